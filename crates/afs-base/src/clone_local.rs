@@ -1,0 +1,145 @@
+//! The objects of a local source: its packs are hard-linked (copied across file systems), loose objects are packed
+//! once, and nothing borrowed stays behind.
+//!
+//! Guarantees: afterwards the mirror stands alone and has no loose objects. Deliberately absent: references, which
+//! `git clone --shared` has brought.
+
+use crate::Progress;
+use crate::child::{Call, Git};
+use afs_types::{Error, Name, Reason, Result};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+/// Turns the fresh `--shared` clone at `mirror` into one that stands alone.
+pub(crate) fn take_objects(
+    git: &Git,
+    mirror: &Path,
+    lock: &File,
+    scratch: &Path,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let call = || Call { git_dir: Some(mirror), input: Some(lock), ..Call::default() };
+    let alternates = mirror.join("objects/info/alternates");
+    let step = |e| Error::io(format_args!("read {}", alternates.display()), e);
+    let text = match fs::read(&alternates) {
+        Ok(text) => text,
+        // A bundle, or a source that git chose to copy.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(step(e)),
+    };
+    let dirs: Vec<PathBuf> = text
+        .split(|b| *b == b'\n')
+        .filter(|l| !l.is_empty() && !l.starts_with(b"#"))
+        .map(|l| PathBuf::from(OsString::from_vec(l.to_vec())))
+        .collect();
+    let borrowed = dirs.iter().any(|d| d.join("info/alternates").exists());
+    if borrowed {
+        // The source itself borrows: let git copy what is reachable.
+        git.must(call(), ["-c", "pack.compression=1", "repack", "-a", "-d", "-q"], progress)?;
+    } else {
+        let pack_dir = mirror.join("objects/pack");
+        fs::create_dir_all(&pack_dir).map_err(step)?;
+        let mut loose = Vec::new();
+        for dir in &dirs {
+            link_packs(&dir.join("pack"), &pack_dir, progress)?;
+            list_loose(dir, &mut loose)?;
+        }
+        if !loose.is_empty() {
+            // Fast rather than small: no delta search. `git repack` of the source, whenever its owner wants, packs
+            // better, and a mirror made after that profits.
+            progress.update("packing loose objects", 0, Some(loose.len() as u64));
+            let fast = ["-c", "pack.compression=1", "-c", "pack.window=0"];
+            let done = git.run(call(), fast.into_iter().chain(["repack", "-d", "-q"]), progress)?;
+            if !done.status.success() {
+                pack_list(git, mirror, &loose, scratch, progress)?;
+            }
+        }
+    }
+    fs::remove_file(&alternates).map_err(step)
+}
+
+/// Hard links, or copies, all packs with their indexes. An index comes after its pack, as git does it.
+fn link_packs(from: &Path, to: &Path, progress: &dyn Progress) -> Result<()> {
+    let step = |path: &Path, e| Error::io(format_args!("copy {}", path.display()), e);
+    let mut files = Vec::new();
+    match fs::read_dir(from) {
+        Ok(entries) => {
+            for entry in entries {
+                files.push(entry.map_err(|e| step(from, e))?.path());
+            }
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(step(from, e)),
+    }
+    let rank = |p: &Path| ["pack", "rev", "idx"].iter().position(|e| p.extension().is_some_and(|x| x == *e));
+    let mut packs: Vec<(usize, PathBuf)> = files.into_iter().filter_map(|p| Some((rank(&p)?, p))).collect();
+    packs.sort();
+    let total = packs.len() as u64;
+    for (done, (_, path)) in packs.iter().enumerate() {
+        progress.update("copying packs", done as u64, Some(total));
+        let Some(name) = path.file_name() else { continue };
+        let target = to.join(name);
+        // A hard link of a symbolic link is one too, so what arrived is looked at, not what was there before.
+        if fs::hard_link(path, &target).is_err() {
+            copy_regular(path, &target)?;
+        }
+        let kind = fs::symlink_metadata(&target).map_err(|e| step(path, e))?;
+        if !kind.is_file() {
+            fs::remove_file(&target).map_err(|e| step(path, e))?;
+            return Err(Error::new(
+                Reason::HostileTree,
+                format!("{}: a pack that is not a regular file", Name::lossy(crate::url::path_bytes(path))),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn copy_regular(from: &Path, to: &Path) -> Result<()> {
+    use rustix::fs::{Mode, OFlags};
+    let step = |e| Error::io(format_args!("copy {}", from.display()), e);
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = rustix::fs::open(from, flags, Mode::empty()).map_err(|e| step(e.into()))?;
+    let mut file = File::from(file);
+    let mut copy = File::create_new(to).map_err(step)?;
+    std::io::copy(&mut file, &mut copy).and_then(|_| copy.sync_all()).map_err(step)
+}
+
+/// The last resort when git finds the source's history broken: the objects as they are, without a look at what
+/// they refer to. The import then finds what is wrong, and names it.
+fn pack_list(git: &Git, mirror: &Path, loose: &[String], scratch: &Path, progress: &dyn Progress) -> Result<()> {
+    let list = scratch.join("loose");
+    let step = |e| Error::io(format_args!("write {}", list.display()), e);
+    fs::write(&list, loose.join("\n") + "\n").map_err(step)?;
+    let input = File::open(&list).map_err(step)?;
+    let call = Call { git_dir: Some(mirror), input: Some(&input), ..Call::default() };
+    let base = mirror.join("objects/pack/pack");
+    let args = ["pack-objects", "-q", "--window=0", "--compression=1"].map(OsString::from);
+    let done = git.run(call, args.into_iter().chain([base.into_os_string()]), progress)?;
+    match done.status.success() {
+        true => Ok(()),
+        false => Err(Error::new(Reason::SourceUnavailable, format!("the source is damaged: {}", done.messages))
+            .next("check the source with `git fsck`")),
+    }
+}
+
+fn list_loose(objects: &Path, loose: &mut Vec<String>) -> Result<()> {
+    let step = |e| Error::io(format_args!("list {}", objects.display()), e);
+    let hex = |name: &OsString, len| name.len() == len && name.as_encoded_bytes().iter().all(u8::is_ascii_hexdigit);
+    for fan in fs::read_dir(objects).map_err(step)? {
+        let fan = fan.map_err(step)?;
+        let head = fan.file_name();
+        if !hex(&head, 2) {
+            continue;
+        }
+        for object in fs::read_dir(fan.path()).map_err(step)? {
+            let tail = object.map_err(step)?.file_name();
+            if hex(&tail, 38) {
+                loose.push(format!("{}{}", head.to_string_lossy(), tail.to_string_lossy()));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,294 @@
+//! One bare mirror per source URL, so that a second import only fetches what is new.
+//!
+//! Layout below `dirs.mirrors`: `<key>.git` (the mirror: branches, tags, packs, no loose objects), `<key>.git/aether`
+//! (a second bare repository that borrows the mirror's objects and holds the commits that sessions made, so that one
+//! session's commits are never in another's history), `<key>.lock`.
+//!
+//! Guarantees: a mirror appears whole or not at all; `kill -9` at any moment leaves one that the next import uses;
+//! objects are never pruned. Deliberately absent: reading objects ([`crate::packs`]).
+
+use crate::child::{Call, Done, Git};
+use crate::object::{Oid, hex, parse_hex};
+use crate::packs::{self, Packs};
+use crate::refs::{Head, Refs};
+use crate::temp::{Lock, Scratch, sync_dir};
+use crate::url::Remote;
+use crate::{ImportDirs, Progress, clone_local};
+use afs_types::{Error, Reason, Result, Rng};
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+/// A mirror that may be read: shared with other readers, not with writers.
+pub(crate) struct Mirror {
+    pub(crate) path: PathBuf,
+    pub(crate) lock: Lock,
+}
+
+/// What is needed to reach one source.
+pub(crate) struct Source<'a> {
+    pub(crate) git: Git,
+    pub(crate) remote: Remote,
+    pub(crate) dirs: &'a ImportDirs,
+    pub(crate) progress: &'a dyn Progress,
+}
+
+/// Name of the repository inside a mirror that holds sessions' commits.
+const COMMITS: &str = "aether";
+/// A mirror with more packs than this is consolidated.
+const MAX_PACKS: usize = 24;
+
+/// The mirror's directory for a remote.
+pub(crate) fn path_of(dirs: &ImportDirs, remote: &Remote) -> PathBuf {
+    dirs.mirrors.join(format!("{}.git", remote.key))
+}
+
+/// The object directories of a mirror: its own, and that of sessions' commits.
+pub(crate) fn object_dirs(mirror: &Path) -> Vec<PathBuf> {
+    vec![mirror.join("objects"), mirror.join(COMMITS).join("objects")]
+}
+
+impl<'a> Source<'a> {
+    pub(crate) fn new(url: &str, dirs: &'a ImportDirs, progress: &'a dyn Progress) -> Result<Self> {
+        let remote = Remote::parse(url)?;
+        Ok(Self { git: Git::new(&dirs.mirrors)?, remote, dirs, progress })
+    }
+
+    fn path(&self) -> PathBuf {
+        path_of(self.dirs, &self.remote)
+    }
+
+    fn call<'c>(&'c self, git_dir: Option<&'c Path>, lock: Option<&'c Lock>) -> Call<'c> {
+        Call { git_dir, remote: Some(&self.remote), input: lock.map(Lock::file), output: None }
+    }
+
+    /// The error for a run that talked to the source.
+    fn failed(&self, done: &Done) -> Error {
+        Error::new(Reason::SourceUnavailable, format!("{}: {}", self.remote.shown(), done.messages))
+            .with("url", self.remote.shown())
+    }
+
+    /// What `reference` is at the source now. No objects are fetched.
+    pub(crate) fn look(&self, reference: Option<&str>) -> Result<Head> {
+        let name = reference.unwrap_or("HEAD");
+        check_reference(name)?;
+        self.find(name)?.ok_or_else(|| self.no_such_ref(name))
+    }
+
+    fn find(&self, name: &str) -> Result<Option<Head>> {
+        if let Some(oid) = parse_hex(name.as_bytes()) {
+            return Ok(Some(Head { oid, branch: None }));
+        }
+        match self.advertised(name)?.resolve(name) {
+            Some(head) => Ok(Some(head)),
+            None => self.rev_parse(name),
+        }
+    }
+
+    fn advertised(&self, name: &str) -> Result<Refs> {
+        let mut args: Vec<OsString> = ["ls-remote", "--symref", "--"].map(Into::into).into();
+        args.push(self.remote.target.clone());
+        args.extend(Refs::patterns(name).map(Into::into));
+        let done = self.git.run(self.call(None, None), &args, self.progress)?;
+        if !done.status.success() {
+            return Err(self.failed(&done));
+        }
+        Ok(Refs::from_ls_remote(&done.stdout))
+    }
+
+    /// Short commit names and expressions such as `main~3`: asked of a local source itself, else of the mirror.
+    fn rev_parse(&self, name: &str) -> Result<Option<Head>> {
+        match &self.remote.local {
+            Some(path) if path.is_dir() => self.rev_parse_at(path, name),
+            _ if self.path().exists() => self.rev_parse_at(&self.path(), name),
+            _ => Ok(None),
+        }
+    }
+
+    fn rev_parse_at(&self, dir: &Path, name: &str) -> Result<Option<Head>> {
+        let spec = format!("{name}^{{commit}}");
+        let args: [&OsStr; 7] = [
+            "-C".as_ref(),
+            dir.as_os_str(),
+            "rev-parse".as_ref(),
+            "--verify".as_ref(),
+            "--quiet".as_ref(),
+            "--end-of-options".as_ref(),
+            spec.as_ref(),
+        ];
+        let done = self.git.run(self.call(None, None), args, self.progress)?;
+        let oid = parse_hex(done.stdout.trim_ascii());
+        Ok(oid.filter(|_| done.status.success()).map(|oid| Head { oid, branch: None }))
+    }
+
+    fn no_such_ref(&self, name: &str) -> Error {
+        let shown = self.remote.shown();
+        Error::invalid("reference", format_args!("a branch, tag or commit of {shown}; {name:?} is none"))
+            .with("reference", name)
+            .next(format!("list them with `git ls-remote {shown}`"))
+    }
+
+    /// A mirror that holds what `reference` names, and what that is. Fetches only if it must.
+    pub(crate) fn prepare(&self, reference: Option<&str>, rng: &dyn Rng) -> Result<(Mirror, Head)> {
+        let name = reference.unwrap_or("HEAD");
+        check_reference(name)?;
+        if let (Some(oid), true) = (parse_hex(name.as_bytes()), self.path().exists()) {
+            let mirror = self.open(true)?;
+            if mirror.holds(&oid)? {
+                return Ok((mirror, Head { oid, branch: None }));
+            }
+        }
+        let mirror = self.open(false)?;
+        let head = match self.path().exists() {
+            false => self.first_clone(&mirror, name, rng)?,
+            true => {
+                let head = self.look(reference)?;
+                if !mirror.holds(&head.oid)? {
+                    self.clean_after_kill(&mirror)?;
+                    self.fetch(&mirror, name, &head)?;
+                }
+                head
+            }
+        };
+        if !mirror.holds(&head.oid)? {
+            return Err(self.no_such_ref(name));
+        }
+        mirror.lock.change(true, self.progress)?;
+        Ok((mirror, head))
+    }
+
+    fn open(&self, shared: bool) -> Result<Mirror> {
+        let lock = self.dirs.mirrors.join(format!("{}.lock", self.remote.key));
+        Ok(Mirror { path: self.path(), lock: Lock::take(&lock, shared, self.progress)? })
+    }
+
+    fn first_clone(&self, mirror: &Mirror, name: &str, rng: &dyn Rng) -> Result<Head> {
+        // Asked first: the clone's own HEAD is a guess when the source's is detached.
+        let head = self.find(name)?;
+        let scratch = Scratch::new(&self.dirs.temp, rng)?;
+        let fresh = scratch.path().join("mirror.git");
+        let mut args: Vec<OsString> = vec!["clone".into(), "--bare".into(), "--template=".into()];
+        let local = self.remote.local.as_deref().filter(|p| p.is_dir());
+        args.push(if local.is_some() { "--shared" } else { "--progress" }.into());
+        args.extend(["--no-recurse-submodules".into(), "--".into(), self.remote.target.clone()]);
+        args.push(fresh.clone().into_os_string());
+        let done = self.git.run(self.call(None, Some(&mirror.lock)), &args, self.progress)?;
+        if !done.status.success() {
+            return Err(self.failed(&done));
+        }
+        if local.is_some() {
+            clone_local::take_objects(&self.git, &fresh, mirror.lock.file(), scratch.path(), self.progress)?;
+        }
+        self.make_commits_repository(&fresh)?;
+        let candidate = Mirror { path: fresh.clone(), lock: self.scratch_lock(&scratch)? };
+        let head = match head {
+            Some(head) => head,
+            None => self.rev_parse_at(&fresh, name)?.ok_or_else(|| self.no_such_ref(name))?,
+        };
+        if !candidate.holds(&head.oid)? {
+            self.fetch(&candidate, name, &head)?;
+        }
+        std::fs::rename(&fresh, &mirror.path)
+            .map_err(|e| Error::io(format_args!("move the mirror to {}", mirror.path.display()), e))?;
+        sync_dir(&self.dirs.mirrors)?;
+        Ok(head)
+    }
+
+    fn scratch_lock(&self, scratch: &Scratch) -> Result<Lock> {
+        Lock::take(&scratch.path().join("mirror.lock"), false, self.progress)
+    }
+
+    /// All branches and tags, and what was asked for if it is neither.
+    fn fetch(&self, mirror: &Mirror, name: &str, head: &Head) -> Result<()> {
+        let base = ["fetch", "--progress", "--force", "--no-auto-maintenance", "--no-write-fetch-head"];
+        let run = |prune: bool, specs: &[String]| {
+            let mut args: Vec<OsString> = base.map(Into::into).into();
+            args.extend(prune.then(|| "--prune".into()));
+            args.extend(["--no-tags", "--no-recurse-submodules", "--"].map(OsString::from));
+            args.push(self.remote.target.clone());
+            args.extend(specs.iter().map(OsString::from));
+            self.git.run(self.call(Some(&mirror.path), Some(&mirror.lock)), &args, self.progress)
+        };
+        let all = ["+refs/heads/*:refs/heads/*".to_owned(), "+refs/tags/*:refs/tags/*".to_owned()];
+        let done = run(true, &all)?;
+        if !done.status.success() {
+            return Err(self.failed(&done));
+        }
+        if !mirror.holds(&head.oid)? {
+            let oid = hex(&head.oid);
+            let from = if name.starts_with("refs/") { name } else { &oid };
+            let done = run(false, &[format!("+{from}:refs/aether/import/{oid}")])?;
+            if !done.status.success() {
+                return Err(self.no_such_ref(name).caused_by(self.failed(&done)));
+            }
+        }
+        if packs::list(&mirror.path.join("objects"))?.len() > MAX_PACKS {
+            let call = self.call(Some(&mirror.path), Some(&mirror.lock));
+            self.git.must(call, ["repack", "--geometric=2", "-d", "-q"], self.progress)?;
+        }
+        Ok(())
+    }
+
+    /// Sessions' commits live beside the mirror's objects and borrow them.
+    fn make_commits_repository(&self, fresh: &Path) -> Result<()> {
+        let commits = fresh.join(COMMITS);
+        let args = ["init".into(), "--quiet".into(), "--bare".into(), "--template=".into(), commits.clone().into_os_string()];
+        self.git.must(Call::default(), args, self.progress)?;
+        let info = commits.join("objects/info");
+        let write = std::fs::create_dir_all(&info)
+            .and_then(|()| std::fs::create_dir_all(commits.join("objects/pack")))
+            .and_then(|()| std::fs::write(info.join("alternates"), "../../objects\n"));
+        write.map_err(|e| Error::io(format_args!("prepare {}", commits.display()), e))
+    }
+
+    /// Locks and half-written packs of a git that was killed; nobody else works here, for we hold the lock.
+    fn clean_after_kill(&self, mirror: &Mirror) -> Result<()> {
+        let step = |e| Error::io(format_args!("clean {}", mirror.path.display()), e);
+        let stale = |name: &str| name.ends_with(".lock") || name.starts_with("tmp_") || name.starts_with(".tmp-");
+        let mut dirs = vec![mirror.path.clone()];
+        while let Some(dir) = dirs.pop() {
+            for entry in std::fs::read_dir(&dir).map_err(step)? {
+                let entry = entry.map_err(step)?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if entry.file_type().map_err(step)?.is_dir() {
+                    // Two-digit directories of loose objects hold nothing of interest.
+                    if name.len() != 2 && name != COMMITS {
+                        dirs.push(entry.path());
+                    }
+                } else if stale(&name) {
+                    std::fs::remove_file(entry.path()).map_err(step)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Mirror {
+    /// Whether an object is in the mirror's packs.
+    pub(crate) fn holds(&self, oid: &Oid) -> Result<bool> {
+        Ok(Packs::open(&[self.path.join("objects")])?.find(oid).is_some())
+    }
+}
+
+/// The repository inside a mirror that holds sessions' commits.
+pub(crate) fn commits_repository(mirror: &Path) -> Result<PathBuf> {
+    let path = mirror.join(COMMITS);
+    match path.join("HEAD").exists() {
+        true => Ok(path),
+        false => Err(Error::new(Reason::Corrupt, format!("{} is not a mirror", mirror.display()))
+            .next("import the source again")),
+    }
+}
+
+/// A reference goes to git as an argument: nothing that is an option, a pattern or a range.
+fn check_reference(name: &str) -> Result<()> {
+    let bad = name.is_empty()
+        || name.len() > 1024
+        || name.starts_with('-')
+        || name.contains("..")
+        || name.chars().any(|c| c.is_control() || c.is_whitespace() || matches!(c, '*' | '?' | '[' | '\\' | ':'));
+    match bad {
+        false => Ok(()),
+        true => Err(Error::invalid("reference", "a branch, tag, HEAD or commit name")),
+    }
+}

@@ -1,0 +1,367 @@
+//! Takes back what the kernel was told, when others change it.
+//!
+//! The file system reports changes into a bounded queue and goes on; threads that hold no lock send them to the
+//! kernel. Measured: an invalidation sent from inside a request handler deadlocks with any number of
+//! threads (page lock, directory lock); one sent from here waits at worst for the request that holds that lock.
+//! A full queue is not an error: everything the kernel knows is then invalidated, which is always right.
+//!
+//! The one race the kernel leaves open: a look-up is answered with attributes, the change is reported, and
+//! its invalidation arrives before the kernel has made the inode. Two things close it: an answer during which
+//! anything was reported gets attributes that expire at once ([`Queue::epoch`]), and an invalidation of
+//! an inode that the kernel does not have is repeated a little later.
+
+use crate::counters::Counting;
+use crate::known::Known;
+use crate::vfs::Invalidation;
+use afs_types::{Ino, limits};
+use parking_lot::{Condvar, Mutex};
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// One thread may wait for a directory whose look-up waits for a network; the other goes on.
+const THREADS: usize = 2;
+/// How long after an answer the kernel has surely made the inode of it.
+const REPEAT_AFTER: Duration = Duration::from_millis(50);
+
+/// Changes waiting to be told to the kernel.
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+    epoch: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    items: VecDeque<Item>,
+    /// Inodes in `items`, and whether their data is to go too: a file written 1,000 times is one item.
+    inodes: HashMap<Ino, bool>,
+    repeats: VecDeque<(Instant, Ino, bool)>,
+    everything: bool,
+    sending: usize,
+    closed: bool,
+}
+
+enum Item {
+    Inode(Ino),
+    Entry(Ino, Box<[u8]>),
+}
+
+/// What a thread does next.
+enum Step {
+    Everything,
+    Inode { ino: Ino, data: bool, repeat: bool },
+    Entry(Ino, Box<[u8]>),
+}
+
+impl Queue {
+    pub(crate) fn new() -> Self {
+        Self { state: Mutex::default(), changed: Condvar::new(), epoch: AtomicU64::new(0) }
+    }
+
+    /// Grows with every reported change.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::SeqCst)
+    }
+
+    /// Reports a change. Never blocks on the kernel, so it may be called under locks and from handlers.
+    pub(crate) fn push(&self, change: Invalidation) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        let mut state = self.state.lock();
+        if state.everything || state.closed {
+            return; // what is about to be done covers it
+        }
+        match change {
+            Invalidation::Inode { ino, data } => state.add_inode(ino, data),
+            Invalidation::Entry { parent, name } => {
+                state.items.push_back(Item::Entry(parent, name));
+                // The kernel drops a cached listing only if it also held the name: say it separately.
+                state.add_inode(parent, true);
+            }
+            Invalidation::Everything => state.overflow(),
+        }
+        if state.items.len() >= limits::MAX_WATCH_QUEUE {
+            tracing::warn!(
+                limit = limits::MAX_WATCH_QUEUE,
+                "too many changes by others: dropping all kernel caches"
+            );
+            state.overflow();
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Waits until everything reported so far has reached the kernel; false if that took too long.
+    pub(crate) fn settle(&self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        let mut state = self.state.lock();
+        while !state.is_idle() {
+            if state.closed || self.changed.wait_until(&mut state, until).timed_out() {
+                return state.is_idle();
+            }
+        }
+        true
+    }
+
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// The next thing to send; none when closed. The caller says [`Queue::sent`] afterwards.
+    fn next(&self) -> Option<Step> {
+        let mut state = self.state.lock();
+        loop {
+            if state.closed {
+                return None;
+            }
+            if let Some(step) = state.take() {
+                state.sending += 1;
+                return Some(step);
+            }
+            match state.repeats.front().map(|(due, ..)| *due) {
+                Some(due) => {
+                    self.changed.wait_until(&mut state, due);
+                }
+                None => self.changed.wait(&mut state),
+            }
+        }
+    }
+
+    fn sent(&self, repeat: Option<(Ino, bool)>) {
+        let mut state = self.state.lock();
+        state.sending -= 1;
+        if let Some((ino, data)) = repeat {
+            state.repeats.push_back((Instant::now() + REPEAT_AFTER, ino, data));
+            if state.repeats.len() > limits::MAX_WATCH_QUEUE {
+                state.overflow();
+            }
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+}
+
+impl State {
+    fn add_inode(&mut self, ino: Ino, data: bool) {
+        match self.inodes.get_mut(&ino) {
+            Some(pending) => *pending |= data,
+            None => {
+                self.inodes.insert(ino, data);
+                self.items.push_back(Item::Inode(ino));
+            }
+        }
+    }
+
+    fn overflow(&mut self) {
+        self.everything = true;
+        self.items.clear();
+        self.inodes.clear();
+        self.repeats.clear();
+    }
+
+    fn take(&mut self) -> Option<Step> {
+        if std::mem::take(&mut self.everything) {
+            return Some(Step::Everything);
+        }
+        match self.items.pop_front() {
+            Some(Item::Inode(ino)) => {
+                let data = self.inodes.remove(&ino).unwrap_or(true);
+                return Some(Step::Inode { ino, data, repeat: true });
+            }
+            Some(Item::Entry(parent, name)) => return Some(Step::Entry(parent, name)),
+            None => {}
+        }
+        let due = self.repeats.front().is_some_and(|(due, ..)| *due <= Instant::now());
+        let (_, ino, data) = self.repeats.pop_front_if(|_| due)?;
+        Some(Step::Inode { ino, data, repeat: false })
+    }
+
+    /// Repeats do not count: the change itself has been told.
+    fn is_idle(&self) -> bool {
+        self.items.is_empty() && !self.everything && self.sending == 0
+    }
+}
+
+/// The threads that send, and the device they send to.
+pub(crate) struct Notifier {
+    queue: Arc<Queue>,
+    known: Arc<Known>,
+    counting: Arc<Counting>,
+    device: Mutex<Option<Arc<File>>>,
+    /// Whether the kernel can drop all names in one call (protocol 7.44, Linux 6.16).
+    epochs: AtomicBool,
+}
+
+impl Notifier {
+    pub(crate) fn new(
+        queue: Arc<Queue>,
+        known: Arc<Known>,
+        counting: Arc<Counting>,
+        device: File,
+    ) -> Arc<Self> {
+        let device = Mutex::new(Some(Arc::new(device)));
+        Arc::new(Self { queue, known, counting, device, epochs: AtomicBool::new(false) })
+    }
+
+    pub(crate) fn use_epochs(&self) {
+        self.epochs.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn start(self: &Arc<Self>) -> io::Result<()> {
+        for number in 0..THREADS {
+            let this = self.clone();
+            std::thread::Builder::new().name(format!("afs-notify-{number}")).spawn(move || this.run())?;
+        }
+        Ok(())
+    }
+
+    /// Ends the threads and lets go of the device: the kernel ends a connection only when nobody holds it open.
+    pub(crate) fn close(&self) {
+        self.queue.close();
+        *self.device.lock() = None;
+    }
+
+    /// Whether the kernel still has a mount for this connection. Numbers of connections are used again
+    /// by the next mount, so a number alone says nothing once this one has ended.
+    pub(crate) fn is_connected(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let Some(device) = self.device.lock().clone() else { return false };
+        let mut fds = [PollFd::new(&*device, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        match poll(&mut fds, Some(&now)) {
+            Ok(_) => !fds[0].revents().contains(PollFlags::ERR),
+            Err(_) => true, // interrupted: the mount table decides
+        }
+    }
+
+    fn run(&self) {
+        while let Some(step) = self.queue.next() {
+            let Some(device) = self.device.lock().clone() else { return };
+            let repeat = match step {
+                Step::Everything => {
+                    self.everything(&device);
+                    None
+                }
+                Step::Inode { ino, data, repeat } => {
+                    let absent = self.inode(&device, ino, data).is_err_and(|e| is_absent(&e));
+                    (absent && repeat).then_some((ino, data))
+                }
+                Step::Entry(parent, name) => {
+                    self.entry(&device, parent, &name);
+                    None
+                }
+            };
+            drop(device);
+            self.queue.sent(repeat);
+        }
+    }
+
+    fn everything(&self, device: &File) {
+        self.counting.full_invalidations.one();
+        let dropped =
+            self.epochs.load(Ordering::Relaxed) && log_failure(send(device, INC_EPOCH, &[])).is_ok();
+        if !dropped {
+            for (parent, name) in self.known.names() {
+                self.entry(device, parent, &name);
+            }
+        }
+        for ino in self.known.inodes() {
+            let _ = self.inode(device, ino, true); // failures are logged; an unknown inode is what we want
+        }
+    }
+
+    fn inode(&self, device: &File, ino: Ino, data: bool) -> io::Result<()> {
+        self.counting.inode_invalidations.one();
+        let offset: i64 = if data { 0 } else { -1 }; // negative: attributes only
+        let length: i64 = 0; // to the end
+        let body = [&ino.to_ne_bytes()[..], &offset.to_ne_bytes(), &length.to_ne_bytes()].concat();
+        log_failure(send(device, INVAL_INODE, &body))
+    }
+
+    fn entry(&self, device: &File, parent: Ino, name: &[u8]) {
+        self.counting.entry_invalidations.one();
+        let length = name.len() as u32; // a name has at most 255 bytes
+        let body =
+            [&parent.to_ne_bytes()[..], &length.to_ne_bytes(), &0u32.to_ne_bytes(), name, b"\0"].concat();
+        let _ = log_failure(send(device, INVAL_ENTRY, &body)); // an unknown name is what we want
+    }
+}
+
+// Numbers of `enum fuse_notify_code` in linux/fuse.h.
+const INVAL_INODE: i32 = 2;
+const INVAL_ENTRY: i32 = 3;
+const INC_EPOCH: i32 = 8;
+
+/// One notification = one write: length, code in the place of an error, 0 in the place of a request's number.
+fn send(mut device: &File, code: i32, body: &[u8]) -> io::Result<()> {
+    let length = (16 + body.len()) as u32;
+    let message = [&length.to_ne_bytes()[..], &code.to_ne_bytes(), &0u64.to_ne_bytes(), body].concat();
+    device.write(&message).map(drop)
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOENT)
+}
+
+/// "Not there" is no failure, and neither is a mount that ends.
+fn log_failure(sent: io::Result<()>) -> io::Result<()> {
+    if let Err(error) = &sent
+        && !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::EPERM | libc::ENOTCONN))
+    {
+        tracing::warn!(%error, "the kernel refused an invalidation");
+    }
+    sent
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(queue: &Queue) -> Vec<String> {
+        let mut out = Vec::new();
+        let mut state = queue.state.lock();
+        while let Some(step) = state.take() {
+            out.push(match step {
+                Step::Everything => "all".into(),
+                Step::Inode { ino, data, .. } => format!("{ino}{}", if data { "+data" } else { "" }),
+                Step::Entry(parent, name) => format!("{parent}/{}", String::from_utf8_lossy(&name)),
+            });
+        }
+        out
+    }
+
+    #[test]
+    fn many_changes_of_one_inode_are_one_notification() {
+        let queue = Queue::new();
+        for i in 0..100_000 {
+            queue.push(Invalidation::Inode { ino: 5, data: i == 77 });
+        }
+        queue.push(Invalidation::Inode { ino: 6, data: false });
+        assert_eq!(steps(&queue), ["5+data", "6"]);
+        assert_eq!(queue.epoch(), 100_001);
+    }
+
+    #[test]
+    fn a_name_takes_its_directory_along() {
+        let queue = Queue::new();
+        queue.push(Invalidation::Entry { parent: 1, name: b"x"[..].into() });
+        queue.push(Invalidation::Entry { parent: 1, name: b"y"[..].into() });
+        assert_eq!(steps(&queue), ["1/x", "1+data", "1/y"]);
+    }
+
+    #[test]
+    fn overflow_is_everything_and_memory_is_bounded() {
+        let queue = Queue::new();
+        for ino in 0..3 * limits::MAX_WATCH_QUEUE as u64 {
+            queue.push(Invalidation::Inode { ino, data: true });
+            assert!(queue.state.lock().items.len() < limits::MAX_WATCH_QUEUE);
+        }
+        assert_eq!(steps(&queue), ["all"]);
+        queue.push(Invalidation::Inode { ino: 9, data: true });
+        assert_eq!(steps(&queue), ["9+data"]);
+    }
+}

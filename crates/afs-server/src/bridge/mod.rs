@@ -1,0 +1,24 @@
+//! The data plane of `aether mount`: one session by inode, for a client that may vanish at any time.
+//!
+//! Guarantees: an op_id is applied once per mount, however often and however concurrently it is sent; a mount that sends
+//! nothing for [`LEASE`] ends and releases what it held open; every change by others reaches its Sync stream, or an
+//! `all` does when the stream was too slow ([`events`]).
+//!
+//! Refused here: changes through a read-only mount, calls of a mount that ended.
+//! Deliberately absent: permissions (the client's kernel checks them), locks across mounts.
+
+mod apply;
+mod events;
+mod grpc;
+mod registry;
+mod replies;
+mod sync;
+mod wire;
+
+pub use grpc::Bridge;
+pub use registry::Registry;
+
+use std::time::Duration;
+
+/// How long a silent mount lives.
+pub(crate) const LEASE: Duration = Duration::from_secs(60);

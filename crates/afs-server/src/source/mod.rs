@@ -1,0 +1,8 @@
+//! Sources: where bases come from. Imports run in the engine; here they are started, watched and listed.
+//!
+//! Refused here: a spec that names nothing, a relative local path, a wait beyond [`grpc::MAX_WAIT`].
+
+mod grpc;
+mod wire;
+
+pub use grpc::Sources;

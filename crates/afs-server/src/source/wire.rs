@@ -1,0 +1,96 @@
+//! Sources and versions as messages, and specs as the engine takes them.
+
+use afs_proto::{timestamp, v1};
+use afs_session::records::VersionRec;
+use afs_session::{ImportSpec, SourceInfo, SourceState};
+use afs_types::{Error, Reason, Result, VersionId, limits};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use v1::source_spec::Spec;
+
+/// What to import.
+pub(crate) fn spec(spec: Option<v1::SourceSpec>) -> Result<ImportSpec> {
+    match spec.and_then(|s| s.spec) {
+        Some(Spec::Git(git)) => {
+            text("spec.git.url", &git.url)?;
+            text("spec.git.ref", &git.r#ref)?;
+            if git.url.is_empty() {
+                return Err(Error::invalid("spec.git.url", "a path or URL of a git repository"));
+            }
+            Ok(ImportSpec::Git { url: git.url, reference: Some(git.r#ref).filter(|r| !r.is_empty()) })
+        }
+        Some(Spec::Local(local)) => {
+            text("spec.local.path", &local.path)?;
+            let path = PathBuf::from(local.path);
+            if !path.is_absolute() {
+                return Err(Error::invalid("spec.local.path", "an absolute path on the server's machine"));
+            }
+            Ok(ImportSpec::Local { path })
+        }
+        Some(Spec::Empty(_)) => Ok(ImportSpec::Empty),
+        None => Err(Error::invalid("spec", "one of git, local, empty")),
+    }
+}
+
+fn text(field: &'static str, text: &str) -> Result<()> {
+    if text.len() > limits::MAX_PATH_BYTES || text.contains('\0') {
+        return Err(Error::invalid(field, format!("at most {} bytes without NUL", limits::MAX_PATH_BYTES)));
+    }
+    Ok(())
+}
+
+/// A source as callers see it.
+pub(crate) fn source(info: SourceInfo) -> v1::Source {
+    let record = info.record;
+    let spec = match record.kind.as_str() {
+        "git" => Spec::Git(v1::GitSpec { url: record.location, r#ref: record.reference.unwrap_or_default() }),
+        "local" => Spec::Local(v1::LocalSpec { path: record.location }),
+        _ => Spec::Empty(v1::EmptySpec {}),
+    };
+    let state = match info.state {
+        SourceState::Running => v1::ResourceState::Running,
+        SourceState::Ready => v1::ResourceState::Ready,
+        SourceState::Failed => v1::ResourceState::Failed,
+    };
+    let interrupted = (info.state == SourceState::Failed).then(|| "the import was interrupted".to_owned());
+    let progress = info.progress.map(|(phase, done, total)| v1::Progress {
+        done,
+        total: total.unwrap_or(0),
+        unit: String::new(),
+        message: phase,
+    });
+    v1::Source {
+        source_id: info.id.to_string(),
+        display_name: record.display_name,
+        spec: Some(v1::SourceSpec { spec: Some(spec) }),
+        state: state.into(),
+        progress,
+        failure: record.failure.or(interrupted).map(failure),
+        head_version_id: record.head.map(|v| v.to_string()).unwrap_or_default(),
+        labels: record.labels,
+        create_time: Some(timestamp(record.created_ns)),
+        update_time: Some(timestamp(record.updated_ns)),
+    }
+}
+
+fn failure(message: String) -> v1::Failure {
+    v1::Failure {
+        reason: Reason::SourceUnavailable.as_str().into(),
+        message,
+        metadata: BTreeMap::new(),
+        next_steps: vec!["correct the cause, then refresh the source".into()],
+    }
+}
+
+/// One version of a source.
+pub(crate) fn version((id, record): (VersionId, VersionRec)) -> v1::SourceVersion {
+    v1::SourceVersion {
+        version_id: id.to_string(),
+        source_id: record.source.to_string(),
+        upstream_revision: record.upstream.unwrap_or_default(),
+        file_count: record.files,
+        logical_bytes: record.bytes,
+        stored_bytes: record.stored_bytes,
+        create_time: Some(timestamp(record.created_ns)),
+    }
+}

@@ -1,0 +1,58 @@
+//! Bytes of files: reading through extents, and putting bytes where an operation can name them.
+//!
+//! Guarantees: reads assemble blobs, data log and holes as the extent map says and never touch a lock of the session;
+//! bytes are in the store before the operation that names them is planned. One blob or log run is returned without a copy where the store allows.
+
+use crate::session::Session;
+use afs_core::extent::{Content, LogRef, Run, Source};
+use afs_store::BlobStore;
+use afs_types::{Ino, Reason, Result, limits};
+use bytes::{Bytes, BytesMut};
+
+impl Session {
+    /// Up to `len` bytes of a regular file at `offset`; fewer at its end.
+    pub fn read(&self, ino: Ino, offset: u64, len: usize) -> Result<Bytes> {
+        let (content, size) = self.with_tree(|t| {
+            let attr = t.attr(ino).ok_or(Reason::Stale)?;
+            if attr.is_dir() {
+                return Err(Reason::IsADirectory.into());
+            }
+            t.content(ino).ok_or_else(|| afs_types::Error::from(Reason::Stale))
+        })?;
+        read_content(&self.shared().ports.blobs, &content, size, offset, len)
+    }
+}
+
+/// Up to `len` bytes of a content of `size` bytes.
+pub fn read_content(blobs: &BlobStore, content: &Content, size: u64, offset: u64, len: usize) -> Result<Bytes> {
+    if let Content::Inline(bytes) = content {
+        let from = (offset as usize).min(bytes.len());
+        return Ok(Bytes::copy_from_slice(&bytes[from..bytes.len().min(from + len)]));
+    }
+    let runs = content.runs(size, offset, len as u64);
+    if let [run] = runs.as_slice() {
+        return read_run(blobs, run);
+    }
+    let mut out = BytesMut::with_capacity(runs.iter().map(|r| r.len as usize).sum());
+    for run in &runs {
+        out.extend_from_slice(&read_run(blobs, run)?);
+    }
+    Ok(out.freeze())
+}
+
+fn read_run(blobs: &BlobStore, run: &Run) -> Result<Bytes> {
+    match run.source {
+        None => Ok(Bytes::from(vec![0; run.len as usize])),
+        Some(Source::Blob(id, offset)) => blobs.read(&id, offset, run.len as usize),
+        Some(Source::Log(at)) => {
+            blobs.read_log(afs_store::LogRef { segment: at.segment, offset: at.offset }, run.len as usize)
+        }
+    }
+}
+
+/// Puts bytes of a write into the data log, in pieces no larger than a request of the mount.
+pub(crate) fn append(blobs: &BlobStore, bytes: &[u8]) -> Result<Source> {
+    debug_assert!(bytes.len() <= limits::MAX_IO_BYTES, "callers split writes");
+    let at = blobs.append(bytes)?;
+    Ok(Source::Log(LogRef { segment: at.segment, offset: at.offset }))
+}

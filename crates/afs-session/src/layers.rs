@@ -1,0 +1,113 @@
+//! Layers: how a session's tree is kept on disk and comes back (design note 0001).
+//!
+//! Guarantees: a layer never changes meaning once it has a child; folding and merging replace the form, not the content, in one
+//! atomic batch; `tree_at(layer)` is the same tree whatever was folded. Work is O(changes).
+//! Deliberately absent: deletion of layers that nothing reaches (a sweep does that).
+
+use crate::family::Family;
+use crate::records::{LayerRec, Stored, layer_key, op_key};
+use crate::shared::Shared;
+use afs_core::delta::Delta;
+use afs_core::op::Record;
+use afs_core::tree::Tree;
+use afs_store::{Batch, Space};
+use afs_types::{Error, LayerId, Reason, Result};
+use std::ops::ControlFlow;
+
+/// A tree as it came from the journal.
+pub(crate) struct Loaded {
+    pub(crate) tree: Tree,
+    /// Sequence number of its last operation.
+    pub(crate) seq: u64,
+    /// The tree at the start of the newest layer, and the sequence number there.
+    pub(crate) below: (Tree, u64),
+    /// Layers between it and the base.
+    pub(crate) depth: u32,
+}
+
+impl Shared {
+    pub(crate) fn layer(&self, layer: LayerId) -> Result<LayerRec> {
+        self.read(Space::Layer, &layer_key(layer))?.ok_or_else(|| {
+            Error::new(Reason::Corrupt, format!("layer {} is missing", layer.0))
+                .next("run `aether doctor`; restore the data directory from a backup")
+        })
+    }
+
+    /// The tree at the end of a layer, from the journal.
+    pub(crate) fn load(&self, family: &Family, layer: LayerId) -> Result<Loaded> {
+        let mut chain = Vec::new();
+        let mut at = layer;
+        while at.0 != 0 {
+            let record = self.layer(at)?;
+            chain.push((at, record));
+            at = record.delta_parent.unwrap_or(record.parent);
+        }
+        let base = Tree::new(family.base.clone());
+        let depth = chain.first().map_or(0, |(_, r)| r.depth);
+        let mut loaded = Loaded { tree: base.clone(), seq: 0, below: (base, 0), depth };
+        for (id, record) in chain.into_iter().rev() {
+            loaded.seq = record.seq;
+            loaded.below = (loaded.tree.clone(), record.seq);
+            if record.delta_parent.is_some() {
+                self.delta(id)?.apply(&mut loaded.tree);
+            }
+            self.replay(id, &mut loaded)?;
+        }
+        Ok(loaded)
+    }
+
+    /// Applies the records of a layer that were not folded.
+    fn replay(&self, layer: LayerId, loaded: &mut Loaded) -> Result<()> {
+        let (from, to) = (op_key(layer, 0), op_key(LayerId(layer.0 + 1), 0));
+        let Loaded { tree, seq, .. } = loaded;
+        self.ports.journal.scan(Space::Record, &from, Some(&to), &mut |key, value| {
+            let at = key.last_chunk::<8>().map_or(0, |b| u64::from_be_bytes(*b));
+            if at != *seq + 1 {
+                return Err(Error::new(
+                    Reason::Corrupt,
+                    format!("layer {} has record {at} after {seq}: one is missing", layer.0),
+                ));
+            }
+            tree.apply(&Record::decode(value)?.op, at);
+            *seq = at;
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+
+    fn delta(&self, layer: LayerId) -> Result<Delta> {
+        let bytes = self.ports.journal.get(Space::Delta, &layer_key(layer))?;
+        let bytes = bytes.ok_or_else(|| {
+            Error::new(Reason::Corrupt, format!("the delta of layer {} is missing", layer.0))
+        })?;
+        Delta::decode(&bytes).map_err(|e| e.with("layer", layer.0.to_string()))
+    }
+
+    /// Replaces the records of a closed layer by a delta, merged with deltas below it that are not much larger, so that
+    /// a chain of n layers has O(log n) deltas to apply. `below` and `at` are the trees at its start and end, `last` its last seq.
+    pub(crate) fn fold(&self, layer: LayerId, below: &Tree, at: &Tree, last: u64) -> Result<Batch> {
+        let mut record = self.layer(layer)?;
+        if record.delta_parent.is_some() {
+            return Ok(Batch::new());
+        }
+        let mut delta = Delta::between(below, at);
+        let mut down = record.parent;
+        while down.0 != 0 {
+            let under = self.layer(down)?;
+            let Some(next) = under.delta_parent else { break };
+            if under.entries > 4 * delta.len() as u64 {
+                break;
+            }
+            delta = self.delta(down)?.then(delta);
+            down = next;
+        }
+        let first = record.seq;
+        record.delta_parent = Some(down);
+        record.entries = delta.len() as u64;
+        record.seq = last;
+        let mut batch = Batch::new();
+        batch.put(Space::Delta, layer_key(layer), delta.encode());
+        batch.put(Space::Layer, layer_key(layer), record.encode());
+        batch.delete_range(Space::Record, op_key(layer, first), op_key(LayerId(layer.0 + 1), 0));
+        Ok(batch)
+    }
+}

@@ -1,0 +1,37 @@
+//! The engine of AetherFS: sessions over immutable bases, their files, forks, checkpoints and commits.
+//!
+//! Guarantees are in docs/semantics.md; the shape is in docs/design/0001-one-session.md. All calls block and are
+//! thread-safe; time, chance and ids are injected. Deliberately absent: transports, authorisation, tokio.
+
+mod checkpoints;
+mod commits;
+mod content;
+mod engine;
+mod family;
+mod fs;
+mod ignores;
+mod layers;
+mod lifecycle;
+pub mod paths;
+pub mod records;
+mod requests;
+mod session;
+mod shared;
+mod sources;
+
+pub use afs_base::{ImportSpec, Progress};
+pub use afs_core::diff::{ChangeKind, PathChange};
+pub use afs_core::op::AttrSet;
+pub use afs_core::tree::plan::RenameMode;
+pub use afs_core::tree::{Attr, Tree};
+pub use checkpoints::{CheckpointInfo, Restored};
+pub use commits::{CommitInfo, CommitRequest, PromoteRequest, Promoted};
+pub use content::read_content;
+pub use engine::Engine;
+pub use family::Family;
+pub use fs::{DirEntry, FsUsage, NewFile, Seek};
+pub use ignores::Ignores;
+pub use lifecycle::{CreateSession, Fork, Forked, ListSessions, Page, SessionInfo, UpdateSession};
+pub use session::{Invalidation, Session, Stamp, WatchGuard, Who};
+pub use shared::{EngineConfig, Ports};
+pub use sources::{CreateSource, SourceInfo, SourceState};

@@ -1,0 +1,220 @@
+//! Writing a file from a stream.
+//!
+//! Guarantees: all bytes are in the store before the session changes, and then the file changes in one step, or not at all when the
+//! stream fails, the digest is wrong or the precondition does not hold. Replacing a file's content keeps its inode: mode (but
+//! setuid and setgid, as any write), owner, attributes and hard links stay. New files belong to whom their directory belongs.
+
+use super::entry::Precondition;
+use super::error::at;
+use super::facts::Facts;
+use super::resolve::Place;
+use super::work::{FILE_MODE, PERMISSIONS, Task, Work};
+use super::{By, Files, Written};
+use crate::content::append;
+use crate::requests::Begin;
+use afs_core::extent::{Content, Source};
+use afs_core::tree::S_IFREG;
+use afs_types::{BlobId, Error, Ino, Reason, Result, SessionPath, limits};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+
+/// Where the bytes of a write go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WriteAt {
+    /// They are the whole new content.
+    #[default]
+    Whole,
+    /// At the end, wherever that is when they arrive.
+    End,
+    /// From this offset on; the rest of the file stays.
+    Offset(u64),
+}
+
+/// How to write a file.
+#[derive(Clone, Debug, Default)]
+pub struct WriteOptions {
+    /// On the file.
+    pub precondition: Precondition,
+    /// Permissions of a new file; none is 0644. An existing file keeps its own.
+    pub mode: Option<u32>,
+    /// Make missing directories.
+    pub create_parents: bool,
+    /// Where the bytes go.
+    pub at: WriteAt,
+    /// BLAKE3 (without key) that the bytes must have.
+    pub digest: Option<[u8; 32]>,
+}
+
+/// Bytes that are in the store, not yet in a file.
+pub(super) enum Body {
+    /// The whole content.
+    Whole(Content, u64),
+    /// Pieces in the data log, to be put one after the other.
+    Pieces(Vec<(Source, u64)>),
+}
+
+/// Where a step puts a body.
+pub(super) struct PutFile<'a> {
+    pub(super) path: &'a SessionPath,
+    pub(super) precondition: &'a Precondition,
+    pub(super) mode: Option<u32>,
+    pub(super) create_parents: bool,
+    pub(super) at: WriteAt,
+    pub(super) body: &'a Body,
+}
+
+impl Files<'_> {
+    /// Writes a file from a stream. Symbolic links are followed inside the session.
+    pub fn write_file(
+        &self,
+        path: &SessionPath,
+        options: &WriteOptions,
+        by: &By,
+        bytes: &mut dyn Read,
+    ) -> Result<Written> {
+        let facts = &mut Facts::free(self.blobs());
+        if by.request_id.is_none() {
+            // Before gigabytes arrive for nothing; what counts is the check with the change.
+            self.rehearse(facts, &mut |work| work.check(&options.precondition, path, true).map_err(at(path)))?;
+        }
+        let (body, digest) = self.receive(options.at, bytes).map_err(at(path))?;
+        if options.digest.is_some_and(|want| want != digest) {
+            let error = Error::new(Reason::DigestMismatch, "the bytes that came do not have the digest that was sent");
+            return Err(at(path)(error));
+        }
+        let print = format!("{options:?}");
+        let attempt = match self.begin("WriteFile", by, &[&path.to_bytes(), print.as_bytes(), &digest])? {
+            Begin::Done(words) => return self.replayed(&words, path),
+            Begin::Go(attempt) => attempt,
+        };
+        let put = PutFile {
+            path,
+            precondition: &options.precondition,
+            mode: options.mode,
+            create_parents: options.create_parents,
+            at: options.at,
+            body: &body,
+        };
+        let step = |work: &mut Work<'_, '_, '_, '_>| {
+            put.run(work).and_then(|()| work.entry(path)).map_err(at(path))
+        };
+        let (entry, stamp) = self.transact(&Task { by, attempt }, facts, step, |_| Vec::new())?;
+        Ok(Written { entry, revision: stamp.seq, stamp })
+    }
+
+    /// Takes a stream into the store.
+    fn receive(&self, at: WriteAt, bytes: &mut dyn Read) -> Result<(Body, [u8; 32])> {
+        let mut bytes = Hashed { bytes, hasher: blake3::Hasher::new(), count: 0 };
+        let body = if at == WriteAt::Whole { self.receive_whole(&mut bytes) } else { self.receive_pieces(&mut bytes) };
+        Ok((body?, *bytes.hasher.finalize().as_bytes()))
+    }
+
+    fn receive_whole(&self, bytes: &mut Hashed<'_>) -> Result<Body> {
+        let mut start = Vec::new();
+        bytes.fill(&mut start, limits::PACK_BLOB_BYTES as usize)?;
+        if start.is_empty() {
+            return Ok(Body::Whole(Content::Empty, 0));
+        }
+        let id = if (start.len() as u64) < limits::PACK_BLOB_BYTES {
+            self.blobs().put(&start)?
+        } else {
+            self.spool(start, bytes)?
+        };
+        Ok(Body::Whole(Content::Blob(id, bytes.count), bytes.count))
+    }
+
+    /// A large body goes through a file without a name, since its hash is known at its end only.
+    fn spool(&self, mut piece: Vec<u8>, bytes: &mut Hashed<'_>) -> Result<BlobId> {
+        let shared = self.session.shared();
+        let name = format!("upload-{:032x}", shared.ports.ids.next_ulid());
+        let mut file = unnamed_file(&shared.config.temp().join(name))?;
+        let failed = |e| Error::io("spool an upload", e);
+        while !piece.is_empty() {
+            file.write_all(&piece).map_err(failed)?;
+            bytes.fill(&mut piece, limits::MAX_IO_BYTES)?;
+        }
+        file.seek(SeekFrom::Start(0)).map_err(failed)?;
+        self.blobs().put_file(&file, bytes.count)
+    }
+
+    fn receive_pieces(&self, bytes: &mut Hashed<'_>) -> Result<Body> {
+        let (mut pieces, mut piece) = (Vec::new(), Vec::new());
+        loop {
+            bytes.fill(&mut piece, limits::MAX_IO_BYTES)?;
+            if piece.is_empty() {
+                return Ok(Body::Pieces(pieces));
+            }
+            pieces.push((append(self.blobs(), &piece)?, piece.len() as u64));
+        }
+    }
+}
+
+impl PutFile<'_> {
+    /// Puts the body into its file.
+    pub(super) fn run(&self, work: &mut Work<'_, '_, '_, '_>) -> Result<()> {
+        let place = work.walk(self.path, true)?;
+        self.precondition.check(work.tree(), place.attr(), self.path)?;
+        let (ino, size, is_new) = match place {
+            Place::There { attr, .. } => (attr.ino, attr.size, false),
+            Place::Missing { dir, names } => {
+                let (dir, name) = work.make_room(self.path, dir, names, self.create_parents)?;
+                let mode = S_IFREG | (self.mode.unwrap_or(FILE_MODE) & PERMISSIONS);
+                (work.create(dir, &name, mode, None)?, 0, true)
+            }
+        };
+        match self.body {
+            Body::Whole(_, 0) if is_new => Ok(()),
+            Body::Whole(content, size) => replace(work, ino, content, *size),
+            Body::Pieces(pieces) => self.put_pieces(work, ino, size, pieces),
+        }
+    }
+
+    fn put_pieces(&self, work: &mut Work<'_, '_, '_, '_>, ino: Ino, size: u64, pieces: &[(Source, u64)]) -> Result<()> {
+        let mut offset = if let WriteAt::Offset(offset) = self.at { offset } else { size };
+        for (source, len) in pieces {
+            work.run(|c| c.tree.plan_write(ino, offset, *len, *source, c.now_ns).map(Some))?;
+            offset += len;
+        }
+        // Also without bytes, a directory or fifo is no file to write to.
+        work.tree().plan_write(ino, 0, 0, Source::Blob(BlobId::default(), 0), 0).map(drop)
+    }
+}
+
+/// Gives a file another content.
+pub(super) fn replace(work: &mut Work<'_, '_, '_, '_>, ino: Ino, content: &Content, size: u64) -> Result<()> {
+    work.run(|c| c.tree.plan_replace(ino, size, content.clone(), c.now_ns).map(Some))
+}
+
+fn unnamed_file(path: &std::path::Path) -> Result<File> {
+    let failed = |e| Error::io("make a spool file", e);
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(path).map_err(failed)?;
+    // Nothing is left of it whatever happens from here on.
+    std::fs::remove_file(path).map_err(failed)?;
+    Ok(file)
+}
+
+/// A stream that is hashed and counted.
+struct Hashed<'a> {
+    bytes: &'a mut dyn Read,
+    hasher: blake3::Hasher,
+    count: u64,
+}
+
+impl Hashed<'_> {
+    /// Replaces `piece` by the next `most` bytes; fewer only at the end.
+    fn fill(&mut self, piece: &mut Vec<u8>, most: usize) -> Result<()> {
+        piece.clear();
+        let read = self.bytes.by_ref().take(most as u64).read_to_end(piece);
+        read.map_err(|e| match e.downcast::<Error>() {
+            // The surface's own word on why its stream ended (a limit, a digest, a client that left).
+            Ok(error) => error,
+            Err(e) => Error::io("read the bytes to write", e),
+        })?;
+        self.hasher.update(piece);
+        self.count += piece.len() as u64;
+        if self.count > limits::MAX_FILE_BYTES {
+            return Err(Error::new(Reason::FileTooLarge, format!("a file has at most {} bytes", limits::MAX_FILE_BYTES)));
+        }
+        Ok(())
+    }
+}

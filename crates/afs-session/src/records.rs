@@ -1,0 +1,527 @@
+//! The engine's durable records: one struct per kind, each with its key and its byte form.
+//!
+//! Keys (after the journal's space byte): sessions by `s` + id and their heads by `h` + id; sources, versions, checkpoints and commits by their text id;
+//! layers and deltas by `layer u64 BE`; operations by `layer u64 BE, seq u64 BE`; repeated requests by `method NUL request_id`.
+//! Every value starts with a version byte; a newer one is refused, damage is `CORRUPT`. Field order is the format.
+
+use afs_core::codec::{Dec, Enc};
+use afs_types::{CheckpointId, CommitId, LayerId, Result, SessionId, SourceId, VersionId};
+use std::collections::BTreeMap;
+
+const VERSION: u8 = 1;
+
+/// Labels of a session or source.
+pub type Labels = BTreeMap<String, String>;
+
+/// What a session is, apart from its content; changes rarely.
+#[derive(Clone, Debug)]
+pub struct SessionRec {
+    /// The source its base comes from.
+    pub source: SourceId,
+    /// Its base.
+    pub version: VersionId,
+    /// For people.
+    pub display_name: String,
+    /// For filters.
+    pub labels: Labels,
+    /// The session it was forked from.
+    pub parent: Option<SessionId>,
+    /// The checkpoint it was forked from.
+    pub parent_checkpoint: Option<CheckpointId>,
+    /// Its newest commit.
+    pub last_commit: Option<CommitId>,
+    /// Out of RAM until resumed.
+    pub archived: bool,
+    /// When made, nanoseconds.
+    pub created_ns: i64,
+    /// When this record changed, nanoseconds.
+    pub updated_ns: i64,
+    /// When it may go, nanoseconds.
+    pub expires_ns: Option<i64>,
+    /// Grows with each change of this record; the etag of the session resource.
+    pub generation: u64,
+}
+
+/// Where a session's content stands: rewritten when its layer changes, not with each operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadRec {
+    /// The layer whose end is the session's tree.
+    pub layer: LayerId,
+    /// Whether the session may append records to it; false once a fork, checkpoint or commit shares it.
+    pub owned: bool,
+    /// The session's sequence number when this was written; the layer's records can be beyond it.
+    pub seq: u64,
+}
+
+/// A node of the layer tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerRec {
+    /// The layer below; 0 is the base.
+    pub parent: LayerId,
+    /// The layer on which `delta` applies, when folded; deltas are merged, so it can be further down than `parent`.
+    pub delta_parent: Option<LayerId>,
+    /// Sequence number of the last operation before this layer.
+    pub seq: u64,
+    /// Entries of the delta.
+    pub entries: u64,
+    /// Layers between this one and the base.
+    pub depth: u32,
+}
+
+/// A named instant of a session.
+#[derive(Clone, Debug)]
+pub struct CheckpointRec {
+    /// Whose.
+    pub session: SessionId,
+    /// Its content is the tree at this layer.
+    pub layer: LayerId,
+    /// The base under it.
+    pub version: VersionId,
+    /// The session's sequence number then.
+    pub seq: u64,
+    /// For people.
+    pub name: String,
+    /// For people.
+    pub message: String,
+    /// Made by a restore, to be able to undo it.
+    pub automatic: bool,
+    /// When, nanoseconds.
+    pub created_ns: i64,
+}
+
+/// Where bases come from.
+#[derive(Clone, Debug)]
+pub struct SourceRec {
+    /// For people.
+    pub display_name: String,
+    /// `git`, `local` or `empty`.
+    pub kind: String,
+    /// URL or path, as given.
+    pub location: String,
+    /// The ref, as given.
+    pub reference: Option<String>,
+    /// The newest version.
+    pub head: Option<VersionId>,
+    /// Why the last import failed.
+    pub failure: Option<String>,
+    /// For filters.
+    pub labels: Labels,
+    /// When made, nanoseconds.
+    pub created_ns: i64,
+    /// When changed, nanoseconds.
+    pub updated_ns: i64,
+}
+
+/// One immutable base.
+#[derive(Clone, Debug)]
+pub struct VersionRec {
+    /// Its source.
+    pub source: SourceId,
+    /// BLAKE3 of the base table, hexadecimal; also its file name.
+    pub digest: String,
+    /// Commit oid of a git base.
+    pub upstream: Option<String>,
+    /// Branch of a git base.
+    pub branch: Option<String>,
+    /// Entries of the table.
+    pub entries: u64,
+    /// Regular files.
+    pub files: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Bytes that the import added to the store.
+    pub stored_bytes: u64,
+    /// When, nanoseconds.
+    pub created_ns: i64,
+}
+
+/// A durable outcome of a session.
+#[derive(Clone, Debug)]
+pub struct CommitRec {
+    /// Whose.
+    pub session: SessionId,
+    /// Its source.
+    pub source: SourceId,
+    /// The base under it.
+    pub version: VersionId,
+    /// Its content is the tree at this layer.
+    pub layer: LayerId,
+    /// The session's sequence number then.
+    pub seq: u64,
+    /// For people.
+    pub message: String,
+    /// Oid of the git commit.
+    pub oid: String,
+    /// Oid of its tree.
+    pub tree_oid: String,
+    /// Paths that differ from the parent commit.
+    pub files_changed: u64,
+    /// The commit of this session before.
+    pub parent: Option<CommitId>,
+    /// Branch it was promoted to.
+    pub pushed: Option<String>,
+    /// When, nanoseconds.
+    pub created_ns: i64,
+}
+
+/// The remembered answer to a request with a `request_id`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestRec {
+    /// Hash of the request, to refuse another one under the same id.
+    pub fingerprint: [u8; 32],
+    /// Ids of what it made.
+    pub answer: Vec<String>,
+    /// When, nanoseconds.
+    pub created_ns: i64,
+}
+
+/// A record with a byte form.
+pub trait Stored: Sized {
+    /// What errors call it.
+    const WHAT: &'static str;
+    /// Writes the fields.
+    fn write(&self, e: &mut Enc);
+    /// Reads the fields.
+    fn read(d: &mut Dec<'_>) -> Result<Self>;
+    /// The value for the journal.
+    fn encode(&self) -> Vec<u8> {
+        let mut e = Enc { out: Vec::with_capacity(128) };
+        e.u8(VERSION);
+        self.write(&mut e);
+        e.out
+    }
+    /// Reads the value back.
+    fn decode(bytes: &[u8]) -> Result<Self> {
+        let mut d = Dec::new(bytes, Self::WHAT);
+        let version = d.u8()?;
+        if version != VERSION {
+            return Err(d.corrupt(&format!("it has version {version}, this server reads {VERSION}")));
+        }
+        let record = Self::read(&mut d)?;
+        d.end().map(|()| record)
+    }
+}
+
+fn put_text(e: &mut Enc, text: &str) {
+    e.bytes(text.as_bytes());
+}
+fn put_opt(e: &mut Enc, text: Option<&str>) {
+    e.opt(text, put_text);
+}
+fn put_labels(e: &mut Enc, labels: &Labels) {
+    e.u64(labels.len() as u64);
+    for (k, v) in labels {
+        put_text(e, k);
+        put_text(e, v);
+    }
+}
+fn text(d: &mut Dec<'_>) -> Result<String> {
+    d.text().map(str::to_owned)
+}
+fn opt_text(d: &mut Dec<'_>) -> Result<Option<String>> {
+    d.opt(text)
+}
+fn labels(d: &mut Dec<'_>) -> Result<Labels> {
+    (0..d.count()?).map(|_| Ok((text(d)?, text(d)?))).collect()
+}
+macro_rules! id {
+    ($d:expr, $t:ident) => {
+        $t::parse($d.text()?)
+    };
+    (opt $d:expr, $t:ident) => {
+        $d.opt(|d| $t::parse(d.text()?))
+    };
+}
+
+impl Stored for SessionRec {
+    const WHAT: &'static str = "session record";
+    fn write(&self, e: &mut Enc) {
+        put_text(e, self.source.as_str());
+        put_text(e, self.version.as_str());
+        put_text(e, &self.display_name);
+        put_labels(e, &self.labels);
+        put_opt(e, self.parent.as_ref().map(SessionId::as_str));
+        put_opt(e, self.parent_checkpoint.as_ref().map(CheckpointId::as_str));
+        put_opt(e, self.last_commit.as_ref().map(CommitId::as_str));
+        e.u8(u8::from(self.archived)).i64(self.created_ns).i64(self.updated_ns);
+        e.opt(self.expires_ns, |e, v| {
+            e.i64(v);
+        })
+        .u64(self.generation);
+    }
+    fn read(d: &mut Dec<'_>) -> Result<Self> {
+        Ok(Self {
+            source: id!(d, SourceId)?,
+            version: id!(d, VersionId)?,
+            display_name: text(d)?,
+            labels: labels(d)?,
+            parent: id!(opt d, SessionId)?,
+            parent_checkpoint: id!(opt d, CheckpointId)?,
+            last_commit: id!(opt d, CommitId)?,
+            archived: d.u8()? != 0,
+            created_ns: d.i64()?,
+            updated_ns: d.i64()?,
+            expires_ns: d.opt(Dec::i64)?,
+            generation: d.u64()?,
+        })
+    }
+}
+
+impl Stored for HeadRec {
+    const WHAT: &'static str = "session head";
+    fn write(&self, e: &mut Enc) {
+        e.u64(self.layer.0).u8(u8::from(self.owned)).u64(self.seq);
+    }
+    fn read(d: &mut Dec<'_>) -> Result<Self> {
+        Ok(Self { layer: LayerId(d.u64()?), owned: d.u8()? != 0, seq: d.u64()? })
+    }
+}
+
+impl Stored for LayerRec {
+    const WHAT: &'static str = "layer record";
+    fn write(&self, e: &mut Enc) {
+        e.u64(self.parent.0)
+            .opt(self.delta_parent, |e, l| {
+                e.u64(l.0);
+            })
+            .u64(self.seq)
+            .u64(self.entries)
+            .u32(self.depth);
+    }
+    fn read(d: &mut Dec<'_>) -> Result<Self> {
+        Ok(Self {
+            parent: LayerId(d.u64()?),
+            delta_parent: d.opt(Dec::u64)?.map(LayerId),
+            seq: d.u64()?,
+            entries: d.u64()?,
+            depth: d.u32()?,
+        })
+    }
+}
+
+impl Stored for CheckpointRec {
+    const WHAT: &'static str = "checkpoint record";
+    fn write(&self, e: &mut Enc) {
+        put_text(e, self.session.as_str());
+        e.u64(self.layer.0);
+        put_text(e, self.version.as_str());
+        e.u64(self.seq);
+        put_text(e, &self.name);
+        put_text(e, &self.message);
+        e.u8(u8::from(self.automatic)).i64(self.created_ns);
+    }
+    fn read(d: &mut Dec<'_>) -> Result<Self> {
+        Ok(Self {
+            session: id!(d, SessionId)?,
+            layer: LayerId(d.u64()?),
+            version: id!(d, VersionId)?,
+            seq: d.u64()?,
+            name: text(d)?,
+            message: text(d)?,
+            automatic: d.u8()? != 0,
+            created_ns: d.i64()?,
+        })
+    }
+}
+
+impl Stored for SourceRec {
+    const WHAT: &'static str = "source record";
+    fn write(&self, e: &mut Enc) {
+        put_text(e, &self.display_name);
+        put_text(e, &self.kind);
+        put_text(e, &self.location);
+        put_opt(e, self.reference.as_deref());
+        put_opt(e, self.head.as_ref().map(VersionId::as_str));
+        put_opt(e, self.failure.as_deref());
+        put_labels(e, &self.labels);
+        e.i64(self.created_ns).i64(self.updated_ns);
+    }
+    fn read(d: &mut Dec<'_>) -> Result<Self> {
+        Ok(Self {
+            display_name: text(d)?,
+            kind: text(d)?,
+            location: text(d)?,
+            reference: opt_text(d)?,
+            head: id!(opt d, VersionId)?,
+            failure: opt_text(d)?,
+            labels: labels(d)?,
+            created_ns: d.i64()?,
+            updated_ns: d.i64()?,
+        })
+    }
+}
+
+impl Stored for VersionRec {
+    const WHAT: &'static str = "version record";
+    fn write(&self, e: &mut Enc) {
+        put_text(e, self.source.as_str());
+        put_text(e, &self.digest);
+        put_opt(e, self.upstream.as_deref());
+        put_opt(e, self.branch.as_deref());
+        e.u64(self.entries).u64(self.files).u64(self.bytes).u64(self.stored_bytes).i64(self.created_ns);
+    }
+    fn read(d: &mut Dec<'_>) -> Result<Self> {
+        Ok(Self {
+            source: id!(d, SourceId)?,
+            digest: text(d)?,
+            upstream: opt_text(d)?,
+            branch: opt_text(d)?,
+            entries: d.u64()?,
+            files: d.u64()?,
+            bytes: d.u64()?,
+            stored_bytes: d.u64()?,
+            created_ns: d.i64()?,
+        })
+    }
+}
+
+impl Stored for CommitRec {
+    const WHAT: &'static str = "commit record";
+    fn write(&self, e: &mut Enc) {
+        put_text(e, self.session.as_str());
+        put_text(e, self.source.as_str());
+        put_text(e, self.version.as_str());
+        e.u64(self.layer.0).u64(self.seq);
+        put_text(e, &self.message);
+        put_text(e, &self.oid);
+        put_text(e, &self.tree_oid);
+        e.u64(self.files_changed);
+        put_opt(e, self.parent.as_ref().map(CommitId::as_str));
+        put_opt(e, self.pushed.as_deref());
+        e.i64(self.created_ns);
+    }
+    fn read(d: &mut Dec<'_>) -> Result<Self> {
+        Ok(Self {
+            session: id!(d, SessionId)?,
+            source: id!(d, SourceId)?,
+            version: id!(d, VersionId)?,
+            layer: LayerId(d.u64()?),
+            seq: d.u64()?,
+            message: text(d)?,
+            oid: text(d)?,
+            tree_oid: text(d)?,
+            files_changed: d.u64()?,
+            parent: id!(opt d, CommitId)?,
+            pushed: opt_text(d)?,
+            created_ns: d.i64()?,
+        })
+    }
+}
+
+impl Stored for RequestRec {
+    const WHAT: &'static str = "request record";
+    fn write(&self, e: &mut Enc) {
+        e.out.extend_from_slice(&self.fingerprint);
+        e.u64(self.answer.len() as u64);
+        self.answer.iter().for_each(|a| put_text(e, a));
+        e.i64(self.created_ns);
+    }
+    fn read(d: &mut Dec<'_>) -> Result<Self> {
+        let fingerprint = d.blob()?.0;
+        let answer = (0..d.count()?).map(|_| text(d)).collect::<Result<_>>()?;
+        Ok(Self { fingerprint, answer, created_ns: d.i64()? })
+    }
+}
+
+/// Key of a session's record.
+pub fn session_key(id: &SessionId) -> Vec<u8> {
+    [b"s", id.as_str().as_bytes()].concat()
+}
+
+/// Key of a session's head. Beside the record, so that a fork of a large family need not rewrite labels.
+pub fn head_key(id: &SessionId) -> Vec<u8> {
+    [b"h", id.as_str().as_bytes()].concat()
+}
+
+/// Key of a layer or delta.
+pub fn layer_key(layer: LayerId) -> Vec<u8> {
+    layer.0.to_be_bytes().to_vec()
+}
+
+/// Key of an operation record.
+pub fn op_key(layer: LayerId, seq: u64) -> Vec<u8> {
+    [layer.0.to_be_bytes(), seq.to_be_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check<T: Stored + std::fmt::Debug>(record: &T) {
+        let bytes = record.encode();
+        assert_eq!(format!("{record:?}"), format!("{:?}", T::decode(&bytes).unwrap()));
+        (0..bytes.len()).for_each(|n| assert!(T::decode(&bytes[..n]).is_err()));
+        assert!(T::decode(&[&bytes[..], b"x"].concat()).is_err());
+        assert!(T::decode(&[&[9], &bytes[1..]].concat()).is_err(), "a newer version is refused");
+    }
+
+    #[test]
+    fn records_round_trip_and_damage_is_found() {
+        let (source, version) = (SourceId::parse("src_a").unwrap(), VersionId::parse("ver_b").unwrap());
+        let session = SessionId::parse("sess_c").unwrap();
+        let labels = Labels::from([("k".into(), "v".into())]);
+        check(&HeadRec { layer: LayerId(300), owned: true, seq: 7 });
+        check(&LayerRec { parent: LayerId(1), delta_parent: Some(LayerId(0)), seq: 9, entries: 4, depth: 2 });
+        check(&SessionRec {
+            source: source.clone(),
+            version: version.clone(),
+            display_name: "n".into(),
+            labels: labels.clone(),
+            parent: Some(session.clone()),
+            parent_checkpoint: Some(CheckpointId::parse("ckpt_d").unwrap()),
+            last_commit: Some(CommitId::parse("cmt_e").unwrap()),
+            archived: true,
+            created_ns: 1,
+            updated_ns: -2,
+            expires_ns: Some(3),
+            generation: 4,
+        });
+        check(&CheckpointRec {
+            session: session.clone(),
+            layer: LayerId(5),
+            version: version.clone(),
+            seq: 6,
+            name: "n".into(),
+            message: "m".into(),
+            automatic: true,
+            created_ns: 7,
+        });
+        check(&SourceRec {
+            display_name: "n".into(),
+            kind: "git".into(),
+            location: "/x".into(),
+            reference: Some("main".into()),
+            head: Some(version.clone()),
+            failure: Some("f".into()),
+            labels,
+            created_ns: 1,
+            updated_ns: 2,
+        });
+        check(&VersionRec {
+            source: source.clone(),
+            digest: "d".into(),
+            upstream: Some("u".into()),
+            branch: None,
+            entries: 1,
+            files: 2,
+            bytes: 3,
+            stored_bytes: 4,
+            created_ns: 5,
+        });
+        check(&CommitRec {
+            session,
+            source,
+            version,
+            layer: LayerId(1),
+            seq: 2,
+            message: "m".into(),
+            oid: "o".into(),
+            tree_oid: "t".into(),
+            files_changed: 3,
+            parent: None,
+            pushed: Some("b".into()),
+            created_ns: 4,
+        });
+        check(&RequestRec { fingerprint: [7; 32], answer: vec!["a".into()], created_ns: 5 });
+    }
+}

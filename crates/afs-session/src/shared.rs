@@ -1,0 +1,137 @@
+//! What every part of the engine uses: ports, configuration, counters, and the few ways to read and write records.
+
+use crate::records::Stored;
+use afs_store::{Batch, BlobStore, Journal, Position, Space};
+use afs_types::{Clock, IdGen, LayerId, Result, Rng};
+use parking_lot::Mutex;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Settings of the engine. Plain data; every one has a bound.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Where base tables, git mirrors and temporary files live. The journal and blob store have places of their own.
+    pub dir: PathBuf,
+    /// Most sessions kept in RAM; idle ones beyond it are evicted, oldest first.
+    pub resident_sessions: usize,
+    /// A session without handles and watchers leaves RAM after being idle for this long.
+    pub idle_after: Duration,
+    /// Records in an open layer beyond which eviction and checkpoints fold it into a delta.
+    pub fold_records: u64,
+}
+
+impl EngineConfig {
+    /// Defaults for a directory.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            resident_sessions: 1_000_000,
+            idle_after: Duration::from_secs(600),
+            fold_records: 256,
+        }
+    }
+    pub(crate) fn bases(&self) -> PathBuf {
+        self.dir.join("bases")
+    }
+    pub(crate) fn mirrors(&self) -> PathBuf {
+        self.dir.join("mirrors")
+    }
+    pub(crate) fn temp(&self) -> PathBuf {
+        self.dir.join("temp")
+    }
+}
+
+/// The ports the engine runs on; all injected.
+pub struct Ports {
+    /// Ordered, atomic, durable batches.
+    pub journal: Arc<dyn Journal>,
+    /// Bytes.
+    pub blobs: Arc<BlobStore>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Chance.
+    pub rng: Arc<dyn Rng>,
+    /// Ids.
+    pub ids: Arc<dyn IdGen>,
+}
+
+/// Ports, configuration and counters.
+pub(crate) struct Shared {
+    pub(crate) ports: Ports,
+    pub(crate) config: EngineConfig,
+    /// This start of the server; in every record.
+    pub(crate) epoch: u32,
+    layers: Mutex<Lease>,
+}
+
+/// Numbers handed out one by one, whose high-water mark is in the journal before a record can use them.
+struct Lease {
+    next: u64,
+    end: u64,
+}
+
+const LAYER_CHUNK: u64 = 4096;
+const LAYER_MARK: &[u8] = b"next_layer";
+
+impl Shared {
+    pub(crate) fn open(config: EngineConfig, ports: Ports) -> Result<Arc<Self>> {
+        for dir in [config.bases(), config.mirrors(), config.temp()] {
+            make_dir(&dir)?;
+        }
+        let next = read_u64(&*ports.journal, LAYER_MARK)?.unwrap_or(1);
+        let epoch = ports.journal.durable().epoch;
+        Ok(Arc::new(Self { ports, config, epoch, layers: Mutex::new(Lease { next, end: next }) }))
+    }
+
+    /// A layer id that was never used.
+    pub(crate) fn new_layer(&self) -> Result<LayerId> {
+        let mut lease = self.layers.lock();
+        if lease.next == lease.end {
+            // Submitted under the lock: whoever uses a number of this chunk submits after the mark.
+            let end = lease.end + LAYER_CHUNK;
+            self.submit(mark(LAYER_MARK, end))?;
+            lease.end = end;
+        }
+        let id = LayerId(lease.next);
+        lease.next += 1;
+        Ok(id)
+    }
+
+    pub(crate) fn now_ns(&self) -> i64 {
+        self.ports.clock.now_ns()
+    }
+    pub(crate) fn submit(&self, batch: Batch) -> Result<Position> {
+        self.ports.journal.submit(batch)
+    }
+    pub(crate) fn wait(&self, at: Position) -> Result<()> {
+        self.ports.journal.wait(at)
+    }
+    /// Submits and waits.
+    pub(crate) fn commit(&self, batch: Batch) -> Result<()> {
+        let at = self.submit(batch)?;
+        self.wait(at)
+    }
+    pub(crate) fn read<T: Stored>(&self, space: Space, key: &[u8]) -> Result<Option<T>> {
+        self.ports.journal.get(space, key)?.map(|v| T::decode(&v)).transpose()
+    }
+}
+
+/// A number kept under a name in the journal's meta space.
+pub(crate) fn read_u64(journal: &dyn Journal, name: &[u8]) -> Result<Option<u64>> {
+    let Some(value) = journal.get(Space::Meta, name)? else { return Ok(None) };
+    let d = afs_core::codec::Dec::new(&value, "counter");
+    let bytes = value.as_slice().try_into().map_err(|_| d.corrupt("it does not have 8 bytes"))?;
+    Ok(Some(u64::from_le_bytes(bytes)))
+}
+
+/// The batch that keeps a number under a name.
+pub(crate) fn mark(name: &[u8], value: u64) -> Batch {
+    let mut batch = Batch::new();
+    batch.put(Space::Meta, name, value.to_le_bytes());
+    batch
+}
+
+pub(crate) fn make_dir(dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir).map_err(|e| afs_types::Error::io(format!("create directory {}", dir.display()), e))
+}

@@ -1,0 +1,199 @@
+//! Forks, checkpoints, restores, eviction, restarts and crashes.
+
+use crate::rig::{FILE, Rig, names, put, text};
+use afs_session::{Fork, ListSessions, UpdateSession};
+use afs_types::{CheckpointId, ROOT_INO, Reason, RequestId, SessionId};
+use std::collections::BTreeMap;
+
+#[test]
+fn a_fork_is_of_one_instant_and_independent() {
+    let rig = Rig::new();
+    let a = rig.empty("sess_a");
+    put(&a, "f", "one");
+    let b = rig.fork("sess_a", "sess_b");
+    put(&a, "f", "two");
+    put(&b, "g", "three");
+    assert_eq!((text(&a, "f"), text(&b, "f")), (Some("two".into()), Some("one".into())));
+    assert_eq!((names(&a), names(&b)), (vec!["f".to_string()], vec!["f".into(), "g".into()]));
+    let ino = |s: &afs_session::Session, n: &str| s.lookup(ROOT_INO, n.as_bytes()).unwrap().ino;
+    assert_eq!(ino(&a, "f"), ino(&b, "f"), "a fork keeps inode numbers");
+    put(&a, "h", "");
+    assert_ne!(ino(&a, "h"), ino(&b, "g"), "siblings never get the same new number");
+}
+
+#[test]
+fn everything_comes_back_after_eviction_restart_and_crash() {
+    let mut rig = Rig::new();
+    let a = rig.empty("sess_a");
+    for i in 0..40 {
+        put(&a, &format!("f{i}"), &format!("text {i}"));
+    }
+    let b = rig.fork("sess_a", "sess_b");
+    put(&b, "f0", "changed");
+    b.unlink(ROOT_INO, b"f1", 0, 0).unwrap();
+    let check = |rig: &Rig| {
+        let (a, b) = (rig.get("sess_a"), rig.get("sess_b"));
+        assert_eq!(names(&a).len(), 40);
+        assert_eq!(names(&b).len(), 39);
+        assert_eq!(text(&a, "f0").unwrap(), "text 0");
+        assert_eq!(text(&b, "f0").unwrap(), "changed");
+        assert_eq!(text(&b, "f39").unwrap(), "text 39");
+    };
+    drop((a, b));
+    for id in ["sess_a", "sess_b"] {
+        assert!(rig.engine.evict(&SessionId::parse(id).unwrap()).unwrap());
+    }
+    assert_eq!(rig.engine.resident_count(), 0);
+    check(&rig);
+    rig = rig.restart();
+    check(&rig);
+    rig.engine.sync().unwrap();
+    rig = rig.crash(3);
+    check(&rig);
+    put(&rig.get("sess_b"), "after", "crash");
+    rig.get("sess_b").fsync().unwrap();
+    rig = rig.crash(4);
+    assert_eq!(text(&rig.get("sess_b"), "after").unwrap(), "crash");
+    check_after(&rig);
+}
+
+fn check_after(rig: &Rig) {
+    // New inodes after a crash never reuse numbers from before it.
+    let (a, b) = (rig.get("sess_a"), rig.get("sess_b"));
+    let new = a.create(ROOT_INO, b"new", FILE, 0, 0).unwrap().0.ino;
+    assert!(b.getattr(new).is_err());
+}
+
+#[test]
+fn what_was_waited_for_survives_and_the_rest_is_a_prefix() {
+    for seed in 0..40 {
+        let rig = Rig::new();
+        let a = rig.empty("sess_a");
+        let mut durable = 0;
+        for i in 0..30u64 {
+            put(&a, "n", &i.to_string());
+            a.create(ROOT_INO, format!("f{i:02}").as_bytes(), FILE, 0, 0).unwrap();
+            if (i + seed) % 11 == 0 {
+                a.fsync().unwrap();
+                durable = i;
+            }
+        }
+        drop(a);
+        let rig = rig.crash(seed);
+        let a = rig.get("sess_a");
+        let files = names(&a).into_iter().filter(|n| n.starts_with('f')).collect::<Vec<_>>();
+        let prefix: Vec<String> = (0..files.len()).map(|i| format!("f{i:02}")).collect();
+        assert_eq!(files, prefix, "seed {seed}: a hole in the history");
+        assert!(files.len() as u64 > durable, "seed {seed}: an acknowledged file is gone");
+    }
+}
+
+#[test]
+fn checkpoints_restore_and_fork() {
+    let rig = Rig::new();
+    let a = rig.empty("sess_a");
+    let id = a.id().clone();
+    put(&a, "f", "one");
+    let one = rig.engine.checkpoint(&id, "first", "", None).unwrap();
+    put(&a, "f", "two");
+    put(&a, "extra", "x");
+    let before = a.stamp().seq;
+    let done = rig.engine.restore(&id, &one.id, Some(before), None).unwrap();
+    assert_eq!((text(&a, "f").unwrap().as_str(), names(&a).len(), done.files_changed), ("one", 1, 2));
+    assert!(done.revision > before, "revisions never go back");
+    put(&a, "f", "three");
+    let rig = { drop(a); rig.restart() };
+    let a = rig.get("sess_a");
+    assert_eq!(text(&a, "f").unwrap(), "three");
+    rig.engine.restore(&id, &done.safety_checkpoint, None, None).unwrap();
+    assert_eq!((text(&a, "f").unwrap().as_str(), names(&a).len()), ("two", 2));
+    let want = Fork { checkpoint: Some(one.id.clone()), ..Fork::of(id.clone()) };
+    let fork = rig.engine.fork(&want).unwrap().remove(0);
+    assert_eq!(text(&rig.engine.session(&fork.id).unwrap(), "f").unwrap(), "one");
+    assert_eq!(rig.engine.list_checkpoints(&id, 0, None, false).unwrap().items.len(), 1);
+    assert_eq!(rig.engine.list_checkpoints(&id, 0, None, true).unwrap().items.len(), 3);
+    let stale = rig.engine.restore(&id, &one.id, Some(1), None).unwrap_err();
+    assert_eq!(stale.reason, Reason::RevisionMismatch);
+    let other = CheckpointId::parse("ckpt_none").unwrap();
+    assert_eq!(rig.engine.restore(&id, &other, None, None).unwrap_err().reason, Reason::CheckpointNotFound);
+}
+
+#[test]
+fn n_forks_are_one_batch_and_retries_have_one_effect() {
+    let rig = Rig::new();
+    put(&rig.empty("sess_a"), "f", "x");
+    let want = Fork {
+        count: 100,
+        request_id: RequestId::parse("r1").unwrap(),
+        labels: BTreeMap::from([("k".into(), "v".into())]),
+        ..Fork::of(SessionId::parse("sess_a").unwrap())
+    };
+    let first: Vec<_> = rig.engine.fork(&want).unwrap().into_iter().map(|s| s.id).collect();
+    let again: Vec<_> = rig.engine.fork(&want).unwrap().into_iter().map(|s| s.id).collect();
+    assert_eq!(first, again);
+    let rig = rig.restart();
+    let again: Vec<_> = rig.engine.fork(&want).unwrap().into_iter().map(|s| s.id).collect();
+    assert_eq!(first, again, "also after a restart");
+    let other = Fork { count: 2, ..want };
+    assert_eq!(rig.engine.fork(&other).unwrap_err().reason, Reason::RequestIdReused);
+    let query = ListSessions { page_size: 60, labels: BTreeMap::from([("k".into(), "v".into())]), ..Default::default() };
+    let page = rig.engine.list_sessions(&query).unwrap();
+    let rest = rig.engine.list_sessions(&ListSessions { after: page.next.clone(), ..query }).unwrap();
+    assert_eq!((page.items.len(), rest.items.len(), rest.next), (60, 40, None));
+}
+
+#[test]
+fn archive_resume_update_delete() {
+    let rig = Rig::new();
+    let a = rig.empty("sess_a");
+    let id = a.id().clone();
+    put(&a, "f", "x");
+    rig.fork("sess_a", "sess_b");
+    a.open(ROOT_INO).unwrap();
+    assert_eq!(rig.engine.archive_session(&id).unwrap_err().reason, Reason::InUse);
+    a.release(ROOT_INO).unwrap();
+    drop(a);
+    assert!(rig.engine.archive_session(&id).unwrap().record.archived);
+    assert!(rig.engine.resident(&id).is_none());
+    assert_eq!(rig.engine.session(&id).err().unwrap().reason, Reason::SessionArchived);
+    rig.engine.resume_session(&id).unwrap();
+    assert_eq!(text(&rig.get("sess_a"), "f").unwrap(), "x");
+    let etag = rig.engine.get_session(&id).unwrap().record.generation;
+    let named = UpdateSession { display_name: Some("n".into()), if_generation: Some(etag), ..Default::default() };
+    assert_eq!(rig.engine.update_session(&id, named.clone()).unwrap().record.display_name, "n");
+    assert_eq!(rig.engine.update_session(&id, named).unwrap_err().reason, Reason::RevisionMismatch);
+    rig.engine.delete_session(&id, false, None).unwrap();
+    assert_eq!(rig.engine.get_session(&id).unwrap_err().reason, Reason::SessionNotFound);
+    let rig = rig.restart();
+    assert_eq!(rig.engine.session(&id).err().unwrap().reason, Reason::SessionNotFound);
+    assert_eq!(text(&rig.get("sess_b"), "f").unwrap(), "x", "a fork outlives its parent");
+}
+
+#[test]
+fn unlinked_open_files_live_until_closed() {
+    let rig = Rig::new();
+    let a = rig.empty("sess_a");
+    put(&a, "f", "still here");
+    let ino = a.lookup(ROOT_INO, b"f").unwrap().ino;
+    a.open(ino).unwrap();
+    a.unlink(ROOT_INO, b"f", 0, 0).unwrap();
+    assert_eq!(a.getattr(ino).unwrap().nlink, 0);
+    assert_eq!(&a.read(ino, 0, 5).unwrap()[..], b"still");
+    a.write(ino, 0, b"STILL", 0, 0).unwrap();
+    a.release(ino).unwrap();
+    assert_eq!(a.getattr(ino).unwrap_err().reason, Reason::Stale);
+}
+
+#[test]
+fn deep_fork_chains_stay_shallow_on_disk() {
+    let rig = Rig::new();
+    put(&rig.empty("sess_0"), "f0", "0");
+    for i in 1..120 {
+        let s = rig.fork(&format!("sess_{}", i - 1), &format!("sess_{i}"));
+        put(&s, &format!("f{i}"), &i.to_string());
+    }
+    let rig = rig.restart();
+    let last = rig.get("sess_119");
+    assert_eq!(names(&last).len(), 120);
+    assert_eq!(text(&last, "f60").unwrap(), "60");
+}

@@ -1,0 +1,4 @@
+//! The engine as a whole, on a simulated journal.
+
+mod lifecycle;
+mod rig;

@@ -1,0 +1,120 @@
+//! An engine on a simulated journal and a real blob store, with clock and ids of its own.
+
+use afs_session::{CreateSession, Engine, EngineConfig, Fork, NewFile, Ports, Session, SessionInfo};
+use afs_store::{BlobStore, Journal, SimJournal};
+use afs_types::{Clock, Rng, ROOT_INO, SessionId, UlidGen};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use tempfile::TempDir;
+
+/// Time that moves only when told, by one microsecond a look.
+pub(crate) struct TestClock(AtomicI64);
+
+impl Clock for TestClock {
+    fn now_ns(&self) -> i64 {
+        self.0.fetch_add(1_000, Ordering::Relaxed)
+    }
+}
+
+/// The same bytes in every run.
+pub(crate) struct TestRng(AtomicU64);
+
+impl Rng for TestRng {
+    fn fill(&self, buffer: &mut [u8]) {
+        for b in buffer {
+            let n = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+            *b = (n >> 56) as u8;
+        }
+    }
+}
+
+pub(crate) struct Rig {
+    pub(crate) dir: Arc<TempDir>,
+    pub(crate) journal: Arc<SimJournal>,
+    pub(crate) engine: Arc<Engine>,
+    clock: Arc<TestClock>,
+}
+
+impl Rig {
+    pub(crate) fn new() -> Self {
+        let dir = Arc::new(TempDir::new().unwrap());
+        let clock = Arc::new(TestClock(AtomicI64::new(1_700_000_000_000_000_000)));
+        Self::open(dir, SimJournal::new().unwrap(), clock)
+    }
+
+    fn open(dir: Arc<TempDir>, journal: Arc<SimJournal>, clock: Arc<TestClock>) -> Self {
+        let rng = Arc::new(TestRng(AtomicU64::new(journal.durable().idx + 1)));
+        let port: Arc<dyn Journal> = journal.clone();
+        let blobs = BlobStore::open(&dir.path().join("store"), [7; 32], 64 << 20, port.clone()).unwrap();
+        let ids = Arc::new(UlidGen::new(clock.clone(), &*rng, 1));
+        let config = EngineConfig { fold_records: 8, ..EngineConfig::new(dir.path().join("engine")) };
+        let ports = Ports { journal: port, blobs, clock: clock.clone(), rng, ids };
+        Self { engine: Engine::open(config, ports).unwrap(), dir, journal, clock }
+    }
+
+    /// The power goes: what was not durable may be lost, as `seed` says; then the same directory is opened again.
+    pub(crate) fn crash(self, seed: u64) -> Self {
+        let journal = self.journal.crash(seed).unwrap();
+        let Self { dir, engine, clock, .. } = self;
+        drop(engine);
+        Self::open(dir, journal, clock)
+    }
+
+    /// A clean stop and start.
+    pub(crate) fn restart(self) -> Self {
+        self.journal.close().unwrap();
+        let journal = self.journal.reopen().unwrap();
+        let Self { dir, engine, clock, .. } = self;
+        drop(engine);
+        Self::open(dir, journal, clock)
+    }
+
+    pub(crate) fn empty(&self, id: &str) -> Arc<Session> {
+        let want = CreateSession { session_id: Some(SessionId::parse(id).unwrap()), ..CreateSession::default() };
+        let info = self.engine.create_session(want).unwrap();
+        self.engine.session(&info.id).unwrap()
+    }
+
+    pub(crate) fn get(&self, id: &str) -> Arc<Session> {
+        self.engine.session(&SessionId::parse(id).unwrap()).unwrap()
+    }
+
+    pub(crate) fn fork(&self, id: &str, new: &str) -> Arc<Session> {
+        let new = SessionId::parse(new).unwrap();
+        let want = Fork { new_ids: vec![new.clone()], ..Fork::of(SessionId::parse(id).unwrap()) };
+        let made: Vec<SessionInfo> = self.engine.fork(&want).unwrap();
+        assert_eq!(made[0].id, new);
+        self.engine.session(&new).unwrap()
+    }
+}
+
+pub(crate) const FILE: NewFile = NewFile { mode: 0o100_644, uid: 0, gid: 0, rdev: 0 };
+
+/// Creates or replaces a file in the root.
+pub(crate) fn put(s: &Session, name: &str, text: &str) {
+    let ino = match s.lookup(ROOT_INO, name.as_bytes()) {
+        Ok(attr) => attr.ino,
+        Err(_) => s.create(ROOT_INO, name.as_bytes(), FILE, 0, 0).unwrap().0.ino,
+    };
+    let set = afs_session::AttrSet { size: Some(0), ..Default::default() };
+    s.setattr(ino, set, 0, 0).unwrap();
+    s.write(ino, 0, text.as_bytes(), 0, 0).unwrap();
+}
+
+/// The text of a file in the root; none when it is not there.
+pub(crate) fn text(s: &Session, name: &str) -> Option<String> {
+    let ino = s.lookup(ROOT_INO, name.as_bytes()).ok()?.ino;
+    Some(String::from_utf8_lossy(&s.read(ino, 0, 1 << 20).unwrap()).into_owned())
+}
+
+/// Names in the root.
+pub(crate) fn names(s: &Session) -> Vec<String> {
+    let mut all = Vec::new();
+    s.readdir(ROOT_INO, 0, &mut |e| {
+        all.push(String::from_utf8_lossy(e.name).into_owned());
+        true
+    })
+    .unwrap();
+    all.sort();
+    all
+}

@@ -1,0 +1,660 @@
+//! Group commit over any store that can write one group atomically and durably. Shared by every [`Journal`].
+//!
+//! Guarantees: batches are numbered and committed in order of submission; one group is written at a time; before it, every
+//! flusher runs; a waiter wakes only for its own group. Memory: queued plus committing bytes stay below the bound.
+//!
+//! Who commits was chosen by measurement. A waiter that finds nobody committing commits on its own thread (leader): one fdatasync and
+//! no wake-up. While a group is being written, others queue; the committer's thread takes them all in the next group and stays
+//! hot as long as waiters come. Batches nobody waits for are committed by that thread within the lag bound.
+//! With more than `gather_above` waiters it gathers for a moment, until as many have come as last time, so that a crowd shares one fdatasync.
+//!
+//! Deliberately absent: retries. A failed flush or commit leaves the disk in an unknown state (a later fsync may lie), so
+//! the journal stops and calls `on_fatal`, which aborts the process unless a test replaced it.
+
+use crate::journal::{Batch, Change, Flusher, Journal, Position, Space, Visit};
+use afs_types::{Error, Reason, Result, limits};
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
+use rustix::thread::futex;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// What a [`GroupStore`] has to write: atomically, durably, in this order.
+pub struct Group<'a> {
+    /// Position of the last batch in the group.
+    pub last: Position,
+    /// Changes of the flushers; they come first.
+    pub flushed: &'a [Change],
+    /// The batches, in order.
+    pub batches: &'a [Batch],
+}
+
+impl<'a> Group<'a> {
+    /// All changes, in order.
+    pub fn changes(&self) -> impl Iterator<Item = &'a Change> + use<'a> {
+        self.flushed.iter().chain(self.batches.iter().flat_map(|b| &b.changes))
+    }
+}
+
+/// What lies below group commit.
+pub trait GroupStore: Send + Sync + 'static {
+    /// Writes a group. When it returns, the group is on disk and visible. Called by one thread at a time.
+    fn commit(&self, group: &Group<'_>) -> Result<()>;
+    /// See [`Journal::get`].
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>>;
+    /// See [`Journal::scan`].
+    fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<()>;
+    /// Whether a batch that frees no space is admitted. Cheap: called by each submit.
+    fn admit(&self) -> Result<()> {
+        Ok(())
+    }
+    /// Lazy work, called by the committer's thread about every half lag while there is traffic, and once afterwards.
+    fn idle(&self) -> Result<()> {
+        Ok(())
+    }
+    /// Called once, after the last commit.
+    fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Called once when the journal cannot go on.
+pub type OnFatal = Arc<dyn Fn(&Error) + Send + Sync>;
+
+/// How groups are made.
+#[derive(Clone)]
+pub struct GroupOptions {
+    /// Most bytes queued or being committed before submitters wait.
+    pub queue_bytes: usize,
+    /// How long a submitter waits for room.
+    pub submit_timeout: Duration,
+    /// Longest time a batch nobody waits for stays queued.
+    pub lag: Duration,
+    /// With more waiters than this in the last group, the next one is gathered.
+    pub gather_above: usize,
+    /// How long to gather at most.
+    pub gather: Duration,
+    /// A waiter may commit on its own thread.
+    pub leader: bool,
+    /// There is a committer's thread. Without it (simulations) groups are committed by those who wait, sync or tick.
+    pub thread: bool,
+    /// Called when a group cannot be written.
+    pub on_fatal: OnFatal,
+}
+
+impl Default for GroupOptions {
+    fn default() -> Self {
+        Self {
+            queue_bytes: limits::MAX_JOURNAL_QUEUE_BYTES,
+            submit_timeout: Duration::from_secs(10),
+            lag: Duration::from_millis(limits::MAX_JOURNAL_LAG_MS),
+            gather_above: 16,
+            gather: Duration::from_micros(200),
+            leader: true,
+            thread: true,
+            on_fatal: Arc::new(|error| {
+                tracing::error!(?error, "the journal cannot go on: aborting, recovery happens at the next start");
+                std::process::abort();
+            }),
+        }
+    }
+}
+
+/// A [`Journal`] made of group commit over a store.
+pub struct GroupCommit<S: GroupStore> {
+    shared: Arc<Shared<S>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared<S> {
+    store: S,
+    options: GroupOptions,
+    epoch: u32,
+    queue: Mutex<Queue>,
+    /// Submitters wait here for room.
+    room: Condvar,
+    /// The committer's thread waits here for work.
+    work: Condvar,
+    /// Those who need that nobody commits (close, crash) wait here.
+    quiet: Condvar,
+    durable: AtomicU64,
+    /// Newest finished group of each parity. Two are enough: when group g+2 is forming, g is finished.
+    slots: [Slot; 2],
+    flushers: RwLock<Arc<[Arc<dyn Flusher>]>>,
+    failed: OnceLock<(Reason, String)>,
+}
+
+#[derive(Default)]
+struct Slot {
+    finished: AtomicU32,
+    sleepers: AtomicU32,
+}
+
+type Callback = Box<dyn FnOnce(Result<()>) + Send>;
+
+struct Queue {
+    batches: Vec<Batch>,
+    /// Queued and committing.
+    bytes: usize,
+    oldest: Option<Instant>,
+    /// Number of the next batch.
+    next: u64,
+    /// Last batch that left the queue.
+    taken: u64,
+    /// Number of the group that queued batches will belong to.
+    forming: u64,
+    /// Waiters and callbacks of the forming group.
+    waiters: usize,
+    /// The committer's thread gathers until there are so many waiters.
+    gathering: Option<usize>,
+    committing: bool,
+    /// The committer's thread sleeps without a timeout.
+    parked: bool,
+    blocked: usize,
+    closing: bool,
+    callbacks: Vec<(u64, Callback)>,
+}
+
+struct Taken {
+    batches: Vec<Batch>,
+    bytes: usize,
+    last: u64,
+    group: u64,
+    waiters: usize,
+}
+
+impl<S: GroupStore> GroupCommit<S> {
+    /// Starts committing to `store`; `last` is the newest position it holds.
+    pub fn start(store: S, last: Position, options: GroupOptions) -> Result<Self> {
+        let queue = Queue {
+            batches: Vec::new(),
+            bytes: 0,
+            oldest: None,
+            next: last.idx + 1,
+            taken: last.idx,
+            forming: 1,
+            waiters: 0,
+            gathering: None,
+            committing: false,
+            parked: false,
+            blocked: 0,
+            closing: false,
+            callbacks: Vec::new(),
+        };
+        let shared = Arc::new(Shared {
+            store,
+            epoch: last.epoch,
+            queue: Mutex::new(queue),
+            room: Condvar::new(),
+            work: Condvar::new(),
+            quiet: Condvar::new(),
+            durable: AtomicU64::new(last.idx),
+            slots: Default::default(),
+            flushers: RwLock::new(Arc::from([])),
+            failed: OnceLock::new(),
+            options,
+        });
+        let thread = shared.options.thread.then(|| spawn(&shared)).transpose()?;
+        Ok(Self { shared, thread: Mutex::new(thread) })
+    }
+
+    /// The store below.
+    pub fn store(&self) -> &S {
+        &self.shared.store
+    }
+
+    /// Commits what is queued now, on this thread. What a simulation without a committer's thread calls for time passing.
+    pub fn tick(&self) -> Result<()> {
+        let mut queue = self.shared.quiet();
+        self.shared.check()?;
+        if queue.batches.is_empty() {
+            return Ok(());
+        }
+        let taken = queue.take(usize::MAX);
+        drop(queue);
+        self.shared.lead(taken)
+    }
+
+    /// Dies: `keep` says how many of the queued batches still reach the disk (they are atomic, and a prefix). Every later call fails.
+    pub fn halt(&self, keep: impl FnOnce(usize) -> usize) -> Result<()> {
+        let mut queue = self.shared.quiet();
+        self.shared.check()?;
+        let keep = keep(queue.batches.len());
+        let taken = queue.take(keep);
+        queue.committing = true; // For ever: nothing is committed after a death.
+        drop(queue);
+        let result = if taken.batches.is_empty() { Ok(()) } else { self.shared.commit(&taken) };
+        let _ = self.shared.failed.set((Reason::Unavailable, "the journal was killed".into()));
+        self.shared.abandon();
+        result
+    }
+}
+
+impl<S> Shared<S> {
+    fn position(&self, idx: u64) -> Position {
+        Position { epoch: self.epoch, idx }
+    }
+    fn check(&self) -> Result<()> {
+        match self.failed.get() {
+            Some((reason, why)) => Err(Error::new(*reason, format!("the journal stopped: {why}"))),
+            None => Ok(()),
+        }
+    }
+    /// The queue, at a moment when nobody commits.
+    fn quiet(&self) -> MutexGuard<'_, Queue> {
+        let mut queue = self.queue.lock();
+        while (queue.committing || queue.gathering.is_some()) && self.failed.get().is_none() {
+            self.quiet.wait(&mut queue);
+        }
+        queue
+    }
+    fn is_durable(&self, at: Position) -> bool {
+        at <= self.position(self.durable.load(Ordering::Acquire))
+    }
+    /// Sleeps until group `group` is finished.
+    fn sleep(&self, group: u64) {
+        let slot = &self.slots[group as usize & 1];
+        slot.sleepers.fetch_add(1, Ordering::SeqCst);
+        loop {
+            let finished = slot.finished.load(Ordering::SeqCst);
+            if finished.wrapping_sub(group as u32) as i32 >= 0 {
+                break;
+            }
+            // Any error (a signal, a changed value) only means: look again.
+            let _ = futex::wait(&slot.finished, futex::Flags::PRIVATE, finished, None);
+        }
+        slot.sleepers.fetch_sub(1, Ordering::SeqCst);
+    }
+    fn wake(&self, group: u64) {
+        let slot = &self.slots[group as usize & 1];
+        slot.finished.store(group as u32, Ordering::SeqCst);
+        if slot.sleepers.load(Ordering::SeqCst) > 0 {
+            let _ = futex::wake(&slot.finished, futex::Flags::PRIVATE, i32::MAX as u32);
+        }
+    }
+    /// After a failure: nobody may go on waiting.
+    fn abandon(&self) {
+        let mut queue = self.queue.lock();
+        let forming = queue.forming;
+        queue.batches = Vec::new();
+        queue.bytes = 0;
+        let callbacks = std::mem::take(&mut queue.callbacks);
+        drop(queue);
+        self.wake(forming - 1);
+        self.wake(forming);
+        self.room.notify_all();
+        self.work.notify_all();
+        self.quiet.notify_all();
+        for (idx, then) in callbacks {
+            let durable = self.is_durable(self.position(idx));
+            then(if durable { Ok(()) } else { self.check() });
+        }
+    }
+}
+
+impl<S: GroupStore> Shared<S> {
+    /// Commits a group on the caller's thread and hands what came meanwhile to the committer's thread, if there is one.
+    fn lead(&self, taken: Taken) -> Result<()> {
+        let mut next = Some(taken);
+        let mut first = None;
+        while let Some(taken) = next.take() {
+            let result = self.write(taken);
+            if first.is_none() {
+                first = Some(result);
+            }
+            let mut queue = self.queue.lock();
+            let ready = self.ready(&mut queue);
+            if self.options.thread {
+                let wanted = queue.waiters > 0 || queue.closing || !ready.is_empty();
+                queue.callbacks.extend(ready);
+                if wanted {
+                    self.work.notify_one();
+                }
+            } else {
+                let again = queue.waiters > 0 && !queue.committing && self.failed.get().is_none();
+                next = again.then(|| queue.take(usize::MAX));
+                drop(queue);
+                run(ready);
+            }
+        }
+        first.unwrap_or(Ok(()))
+    }
+
+    /// Commits one group and publishes the outcome. Fatal on failure.
+    fn write(&self, taken: Taken) -> Result<()> {
+        if let Err(error) = self.commit(&taken) {
+            let why = (error.reason, error.message().to_owned());
+            (self.options.on_fatal)(&error);
+            let _ = self.failed.set(why);
+            self.abandon();
+            return Err(error);
+        }
+        self.durable.store(taken.last, Ordering::Release);
+        let mut queue = self.queue.lock();
+        queue.committing = false;
+        queue.bytes = queue.bytes.saturating_sub(taken.bytes);
+        let blocked = queue.blocked > 0;
+        drop(queue);
+        if blocked {
+            self.room.notify_all();
+        }
+        self.quiet.notify_all();
+        self.wake(taken.group);
+        Ok(())
+    }
+
+    fn commit(&self, taken: &Taken) -> Result<()> {
+        let _guard = AbortOnPanic;
+        let flushers = Arc::clone(&self.flushers.read());
+        let mut flushed = Batch::new();
+        for flusher in flushers.iter() {
+            flushed.append(flusher.flush()?);
+        }
+        let last = self.position(taken.last);
+        self.store.commit(&Group { last, flushed: &flushed.changes, batches: &taken.batches })?;
+        for flusher in flushers.iter() {
+            flusher.committed();
+        }
+        Ok(())
+    }
+
+    /// Takes the callbacks whose batches are durable.
+    fn ready(&self, queue: &mut Queue) -> Vec<(u64, Callback)> {
+        if queue.callbacks.is_empty() {
+            return Vec::new();
+        }
+        let durable = self.durable.load(Ordering::Acquire);
+        queue.callbacks.extract_if(.., |(idx, _)| *idx <= durable).collect()
+    }
+
+    /// The committer's thread.
+    fn run(&self) {
+        // Every waiter of the whole server waits for this thread; without the privilege it runs like the others.
+        let _ = rustix::process::nice(-10);
+        let tick = (self.options.lag / 2).max(Duration::from_millis(1));
+        let mut quiet_ticks = 0u32;
+        let mut idled = Instant::now();
+        let mut queue = self.queue.lock();
+        while self.failed.get().is_none() {
+            let ready = self.ready(&mut queue);
+            if !ready.is_empty() {
+                MutexGuard::unlocked(&mut queue, || run(ready));
+                continue;
+            }
+            if queue.closing && !queue.committing && queue.batches.is_empty() {
+                return;
+            }
+            if !queue.committing && queue.is_due(&self.options) {
+                let taken = queue.take(usize::MAX);
+                let crowd = taken.waiters;
+                quiet_ticks = 0;
+                if MutexGuard::unlocked(&mut queue, || self.write(taken)).is_err() {
+                    return;
+                }
+                if idled.elapsed() >= self.options.lag {
+                    MutexGuard::unlocked(&mut queue, || self.idle());
+                    idled = Instant::now();
+                }
+                self.gather(&mut queue, crowd);
+                continue;
+            }
+            if quiet_ticks < 20 || queue.committing || !queue.batches.is_empty() {
+                if self.work.wait_for(&mut queue, tick).timed_out() {
+                    quiet_ticks = if queue.batches.is_empty() { quiet_ticks + 1 } else { 0 };
+                    MutexGuard::unlocked(&mut queue, || self.idle());
+                    idled = Instant::now();
+                }
+            } else {
+                queue.parked = true;
+                self.work.wait(&mut queue);
+                queue.parked = false;
+                quiet_ticks = 0;
+            }
+        }
+    }
+
+    fn idle(&self) {
+        if let Err(error) = self.store.idle() {
+            let why = (error.reason, error.message().to_owned());
+            (self.options.on_fatal)(&error);
+            let _ = self.failed.set(why);
+            self.abandon();
+        }
+    }
+
+    /// Waits a moment for the crowd of the last group to come back, so that it shares one fdatasync again. Nobody leads meanwhile.
+    fn gather(&self, queue: &mut MutexGuard<'_, Queue>, crowd: usize) {
+        if crowd <= self.options.gather_above || queue.waiters >= crowd || queue.committing {
+            return;
+        }
+        let until = Instant::now() + self.options.gather;
+        queue.gathering = Some(crowd);
+        while queue.waiters < crowd && !self.work.wait_until(queue, until).timed_out() {}
+        queue.gathering = None;
+        self.quiet.notify_all();
+    }
+}
+
+impl Queue {
+    /// Takes up to `most` batches as one group.
+    fn take(&mut self, most: usize) -> Taken {
+        let mut batches = std::mem::take(&mut self.batches);
+        batches.truncate(most);
+        // Nothing else is being committed, so all bytes counted belong to what is taken.
+        let bytes = self.bytes;
+        self.committing = true;
+        self.taken += batches.len() as u64;
+        self.oldest = None;
+        let group = self.forming;
+        self.forming += 1;
+        Taken { batches, bytes, last: self.taken, group, waiters: std::mem::take(&mut self.waiters) }
+    }
+    /// Whether the committer's thread should commit now.
+    fn is_due(&self, options: &GroupOptions) -> bool {
+        let old = || self.oldest.is_some_and(|at| at.elapsed() >= options.lag / 2);
+        !self.batches.is_empty()
+            && (self.waiters > 0
+                || self.blocked > 0
+                || self.closing
+                || self.bytes >= options.queue_bytes / 4
+                || old())
+    }
+}
+
+impl<S: GroupStore> Journal for GroupCommit<S> {
+    fn submit(&self, batch: Batch) -> Result<Position> {
+        let shared = &self.shared;
+        if !batch.frees_space {
+            shared.store.admit()?;
+        }
+        let bytes = batch.bytes();
+        let mut queue = shared.queue.lock();
+        // A batch larger than the whole bound goes alone.
+        let full = |q: &Queue| q.bytes > 0 && q.bytes + bytes > shared.options.queue_bytes;
+        if full(&queue) {
+            self.make_room(&mut queue, &full)?;
+        }
+        shared.check()?;
+        if queue.closing {
+            return Err(closed());
+        }
+        queue.bytes += bytes;
+        queue.batches.push(batch);
+        let idx = queue.next;
+        queue.next += 1;
+        if queue.oldest.is_none() {
+            queue.oldest = Some(Instant::now());
+        }
+        if queue.parked || queue.bytes >= shared.options.queue_bytes / 4 && !queue.committing {
+            shared.work.notify_one();
+        }
+        Ok(shared.position(idx))
+    }
+
+    fn wait(&self, at: Position) -> Result<()> {
+        let shared = &self.shared;
+        if shared.is_durable(at) {
+            return Ok(());
+        }
+        let mut queue = shared.queue.lock();
+        if shared.is_durable(at) {
+            return Ok(());
+        }
+        shared.check()?;
+        if at.epoch != shared.epoch || at.idx >= queue.next {
+            return Err(Error::invalid("position", "a position that submit returned since the journal was opened"));
+        }
+        let mut group = queue.forming - 1;
+        if at.idx > queue.taken {
+            group = queue.forming;
+            queue.waiters += 1;
+            let idle = !queue.committing && queue.gathering.is_none();
+            if idle && (shared.options.leader || !shared.options.thread) {
+                let taken = queue.take(usize::MAX);
+                drop(queue);
+                return shared.lead(taken);
+            }
+            if idle || queue.gathering.is_some_and(|crowd| queue.waiters >= crowd) {
+                shared.work.notify_one();
+            }
+        }
+        drop(queue);
+        shared.sleep(group);
+        if shared.is_durable(at) { Ok(()) } else { shared.check() }
+    }
+
+    fn on_durable(&self, at: Position, then: Callback) {
+        let shared = &self.shared;
+        let mut queue = shared.queue.lock();
+        if shared.is_durable(at) {
+            drop(queue);
+            return then(Ok(()));
+        }
+        if let Err(error) = shared.check() {
+            drop(queue);
+            return then(Err(error));
+        }
+        if at.epoch != shared.epoch || at.idx >= queue.next {
+            drop(queue);
+            return then(Err(Error::invalid("position", "a position that submit returned")));
+        }
+        if at.idx > queue.taken {
+            queue.waiters += 1;
+        }
+        queue.callbacks.push((at.idx, then));
+        if !queue.committing {
+            shared.work.notify_one();
+        }
+    }
+
+    fn durable(&self) -> Position {
+        self.shared.position(self.shared.durable.load(Ordering::Acquire))
+    }
+
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.shared.store.get(space, key)
+    }
+
+    fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<()> {
+        self.shared.store.scan(space, from, to, visit)
+    }
+
+    fn add_flusher(&self, flusher: Arc<dyn Flusher>) {
+        let mut flushers = self.shared.flushers.write();
+        *flushers = flushers.iter().cloned().chain([flusher]).collect();
+    }
+
+    fn sync(&self) -> Result<Position> {
+        let at = self.submit(Batch::new().freeing())?;
+        self.wait(at)?;
+        Ok(at)
+    }
+
+    fn close(&self) -> Result<()> {
+        let shared = &self.shared;
+        let mut thread = self.thread.lock();
+        let mut queue = shared.queue.lock();
+        if std::mem::replace(&mut queue.closing, true) {
+            return Ok(());
+        }
+        shared.work.notify_all();
+        shared.room.notify_all();
+        drop(queue);
+        match thread.take() {
+            // The last handle can be dropped by a callback, on the committer's own thread: it cannot wait for itself.
+            Some(thread) if thread.thread().id() != std::thread::current().id() => {
+                let _ = thread.join();
+            }
+            Some(_) => return Ok(()),
+            None => self.tick()?,
+        }
+        drop(shared.quiet());
+        shared.check()?;
+        shared.store.close()
+    }
+}
+
+impl<S: GroupStore> GroupCommit<S> {
+    /// Waits until there is room, or commits itself where nobody else would.
+    fn make_room(&self, queue: &mut MutexGuard<'_, Queue>, full: &dyn Fn(&Queue) -> bool) -> Result<()> {
+        let shared = &self.shared;
+        let until = Instant::now() + shared.options.submit_timeout;
+        while full(queue) && shared.failed.get().is_none() && !queue.closing {
+            if !shared.options.thread && !queue.committing {
+                let taken = queue.take(usize::MAX);
+                MutexGuard::unlocked(queue, || shared.lead(taken))?;
+                continue;
+            }
+            queue.blocked += 1;
+            shared.work.notify_one();
+            let timed_out = shared.room.wait_until(queue, until).timed_out();
+            queue.blocked -= 1;
+            if timed_out && full(queue) {
+                let limit = shared.options.queue_bytes;
+                return Err(Error::new(
+                    Reason::QueueFull,
+                    format!("{} bytes wait for the disk, the limit is {limit}", queue.bytes),
+                )
+                .with("limit", limit.to_string()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<S: GroupStore> Drop for GroupCommit<S> {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::debug!(?error, "closing the journal");
+        }
+    }
+}
+
+/// A flusher or store that panicked left a group half done: nobody knows what is on disk.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
+fn spawn<S: GroupStore>(shared: &Arc<Shared<S>>) -> Result<JoinHandle<()>> {
+    let shared = Arc::clone(shared);
+    let thread = std::thread::Builder::new().name("afs-commit".into()).spawn(move || shared.run());
+    thread.map_err(|e| Error::io("start the committer's thread", e))
+}
+
+fn run(ready: Vec<(u64, Callback)>) {
+    for (_, then) in ready {
+        then(Ok(()));
+    }
+}
+
+fn closed() -> Error {
+    Error::new(Reason::Unavailable, "the journal is closed: the server shuts down")
+}

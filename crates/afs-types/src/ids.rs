@@ -1,0 +1,144 @@
+//! Ids. Text ids are `prefix_` + 26 lowercase ULID characters when made by a server, or a client's
+//! choice of 1 to 60 of `[a-z0-9_-]` after the prefix. An id is a name, never a capability.
+
+use crate::{Error, Reason, Result, limits};
+use std::fmt;
+use std::sync::Arc;
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal, $reason:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+        impl $name {
+            /// What every id of this kind starts with.
+            pub const PREFIX: &'static str = $prefix;
+            /// Checks and takes an id.
+            pub fn parse(text: &str) -> Result<Self> {
+                check(text, $prefix, stringify!($name)).map(|()| Self(text.into()))
+            }
+            /// Makes an id from a generated ULID.
+            pub fn from_ulid(ulid: u128) -> Self {
+                Self(format!("{}{}", $prefix, ulid_text(ulid)).into())
+            }
+            /// The id as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+            /// The error for an id that names nothing.
+            pub fn not_found(&self) -> Error {
+                Error::new(Reason::$reason, format!("{} does not exist", self.0)).with("id", self.as_str())
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+text_id!(/** A session: a copy-on-write workspace over a base. */ SessionId, "sess_", SessionNotFound);
+text_id!(/** A source: where bases come from. */ SourceId, "src_", SourceNotFound);
+text_id!(/** One immutable version (base) of a source. */ VersionId, "ver_", VersionNotFound);
+text_id!(/** A checkpoint: a named instant of a session. */ CheckpointId, "ckpt_", CheckpointNotFound);
+text_id!(/** A commit: a durable outcome of a session. */ CommitId, "cmt_", CommitNotFound);
+text_id!(/** One attachment of a mount to a session. */ MountId, "mnt_", MountNotFound);
+
+/// An inode number. 1 is the root of a session; base entries are numbered by position, new inodes from
+/// blocks leased per base; never above [`limits::MAX_INO`].
+pub type Ino = u64;
+/// The root directory of every session.
+pub const ROOT_INO: Ino = 1;
+
+/// A node of the layer tree (DESIGN 2.3). 0 means "the base itself".
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct LayerId(pub u64);
+
+/// Keyed BLAKE3 of a blob's plain bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct BlobId(pub [u8; 32]);
+
+impl BlobId {
+    /// Lowercase hexadecimal, 64 characters.
+    pub fn to_hex(&self) -> String {
+        self.0.iter().map(|b| format!("{b:02x}")).collect()
+    }
+}
+
+impl fmt::Debug for BlobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_hex())
+    }
+}
+
+/// A caller's name for one mutating request: a retry with the same one has one effect and one answer.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RequestId(Arc<str>);
+
+impl RequestId {
+    /// Takes a request id; the empty text means the caller gave none.
+    pub fn parse(text: &str) -> Result<Option<Self>> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        if text.len() > limits::MAX_REQUEST_ID_BYTES || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Error::invalid(
+                "request_id",
+                format!("at most {} printable ASCII characters", limits::MAX_REQUEST_ID_BYTES),
+            ));
+        }
+        Ok(Some(Self(text.into())))
+    }
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn check(text: &str, prefix: &str, what: &str) -> Result<()> {
+    let rest = text.strip_prefix(prefix).unwrap_or("");
+    let ok = !rest.is_empty()
+        && text.len() <= limits::MAX_ID_BYTES
+        && rest.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
+    if ok {
+        return Ok(());
+    }
+    let shown: String = text.chars().take(80).collect();
+    Err(Error::new(
+        Reason::InvalidId,
+        format!(
+            "{shown:?} is not a {what}: want {prefix} and then [a-z0-9_-], at most {} bytes in all",
+            limits::MAX_ID_BYTES
+        ),
+    )
+    .with("field", what))
+}
+
+/// Crockford base 32, lowercase, 26 characters, sorts by time.
+fn ulid_text(ulid: u128) -> String {
+    const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+    (0..26).rev().map(|i| ALPHABET[(ulid >> (i * 5)) as usize & 31] as char).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_keep_their_shape() {
+        assert!(SessionId::parse("sess_design_review").is_ok());
+        for bad in ["", "sess_", "src_x", "sess_A", "sess_a b", "sess_é", &format!("sess_{}", "a".repeat(60))]
+        {
+            assert_eq!(SessionId::parse(bad).unwrap_err().reason, Reason::InvalidId, "{bad:?}");
+        }
+        assert_eq!(SessionId::from_ulid(0).as_str().len(), "sess_".len() + 26);
+        assert!(SessionId::from_ulid(1 << 90) > SessionId::from_ulid(1 << 80));
+        SessionId::parse(SessionId::from_ulid(u128::MAX).as_str()).unwrap();
+    }
+}

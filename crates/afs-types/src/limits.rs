@@ -1,0 +1,68 @@
+//! Every limit of the system, in one place. Reaching one is a typed error that names it.
+
+/// Longest file name, in bytes (`NAME_MAX`).
+pub const MAX_NAME_BYTES: usize = 255;
+/// Longest path accepted by an API, in bytes (`PATH_MAX`).
+pub const MAX_PATH_BYTES: usize = 4096;
+/// Most components of one path.
+pub const MAX_PATH_DEPTH: usize = 1024;
+/// Most symbolic links followed while resolving one path (Linux uses the same bound).
+pub const MAX_SYMLINKS: usize = 40;
+/// Longest symbolic link target, in bytes.
+pub const MAX_SYMLINK_BYTES: usize = 4095;
+/// Largest file, in bytes (8 EiB - 1 would overflow signed offsets; 16 TiB is ext4's bound).
+pub const MAX_FILE_BYTES: u64 = 16 << 40;
+/// Most hard links of one inode.
+pub const MAX_LINKS: u32 = 65_000;
+/// Longest extended attribute name, in bytes.
+pub const MAX_XATTR_NAME_BYTES: usize = 255;
+/// Largest extended attribute value, in bytes (`XATTR_SIZE_MAX`).
+pub const MAX_XATTR_VALUE_BYTES: usize = 65_536;
+/// Largest sum of extended attributes of one inode, in bytes.
+pub const MAX_XATTRS_BYTES: usize = 262_144;
+/// Longest id, in bytes, prefix included.
+pub const MAX_ID_BYTES: usize = 64;
+/// Longest `request_id`, in bytes.
+pub const MAX_REQUEST_ID_BYTES: usize = 128;
+/// How long an answer is kept for a repeated `request_id`, in nanoseconds (24 h).
+pub const REQUEST_ID_TTL_NS: i64 = 24 * 3600 * 1_000_000_000;
+/// Most labels of one session.
+pub const MAX_LABELS: usize = 64;
+/// Longest label key or value, in bytes.
+pub const MAX_LABEL_BYTES: usize = 256;
+/// Longest display name or message, in bytes.
+pub const MAX_MESSAGE_BYTES: usize = 16_384;
+/// Most forks made by one call.
+pub const MAX_FORKS: u32 = 10_000;
+/// Most operations in one atomic change set.
+pub const MAX_CHANGES: usize = 10_000;
+/// Default and largest page of a list.
+pub const DEFAULT_PAGE: usize = 100;
+/// Largest page of a list.
+pub const MAX_PAGE: usize = 1_000;
+/// Largest gRPC message or JSON body, in bytes. Raw file bytes are streamed and not bound by it.
+pub const MAX_MESSAGE_SIZE_BYTES: usize = 16 << 20;
+/// Largest single read or write of the mount and the Bridge, in bytes.
+pub const MAX_IO_BYTES: usize = 1 << 20;
+/// Largest file that `edit`, `patch` and `lines` load into memory, in bytes.
+pub const MAX_TEXT_FILE_BYTES: u64 = 64 << 20;
+/// Largest patch, in bytes.
+pub const MAX_PATCH_BYTES: usize = 8 << 20;
+/// Blobs below this size live compressed in packs, others as one raw file each, in bytes (DESIGN 2.6).
+pub const PACK_BLOB_BYTES: u64 = 256 << 10;
+/// A pack is closed when it reaches this size, in bytes.
+pub const MAX_PACK_BYTES: u64 = 256 << 20;
+/// A data-log segment is closed when it reaches this size, in bytes.
+pub const MAX_LOG_SEGMENT_BYTES: u64 = 256 << 20;
+/// Highest inode number: a mount of all sessions puts the session in the high 32 bits.
+pub const MAX_INO: u64 = u32::MAX as u64;
+/// Most records waiting for the journal before writers are made to wait.
+pub const MAX_JOURNAL_QUEUE_BYTES: usize = 64 << 20;
+/// Longest lag of the journal behind acknowledged-but-not-durable operations, in milliseconds.
+pub const MAX_JOURNAL_LAG_MS: u64 = 100;
+/// Most events waiting for one watcher (mount, sync stream) before it is told to drop its caches.
+pub const MAX_WATCH_QUEUE: usize = 65_536;
+/// Most entries of one imported base.
+pub const MAX_BASE_ENTRIES: u64 = 64 << 20;
+/// Most matches of one grep call unless the caller asks for fewer.
+pub const MAX_GREP_MATCHES: usize = 100_000;

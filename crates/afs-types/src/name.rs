@@ -1,0 +1,230 @@
+//! File names and session paths. A name is bytes, not text: git and POSIX allow any byte but `/` and NUL.
+
+use crate::{Error, Reason, Result, limits};
+use std::fmt;
+
+/// A valid file name: 1 to 255 bytes, no `/`, no NUL, not `.` or `..`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Box<[u8]>);
+
+/// A borrowed file name that has been checked. Cheap to copy.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NameRef<'a>(&'a [u8]);
+
+impl<'a> NameRef<'a> {
+    /// Checks a name.
+    pub fn new(bytes: &'a [u8]) -> Result<Self> {
+        if bytes.len() > limits::MAX_NAME_BYTES {
+            return Err(Error::new(
+                Reason::NameTooLong,
+                format!("a name has {} bytes, the limit is {}", bytes.len(), limits::MAX_NAME_BYTES),
+            ));
+        }
+        let bad = bytes.is_empty()
+            || bytes == b"."
+            || bytes == b".."
+            || bytes.iter().any(|b| matches!(b, 0 | b'/'));
+        if bad {
+            return Err(Error::new(
+                Reason::InvalidName,
+                format!("{:?} is not a file name", Name::lossy(bytes)),
+            ));
+        }
+        Ok(Self(bytes))
+    }
+    /// The bytes.
+    pub fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+    /// An owned copy.
+    pub fn to_name(self) -> Name {
+        Name(self.0.into())
+    }
+}
+
+impl Name {
+    /// Checks and takes a name.
+    pub fn new(bytes: &[u8]) -> Result<Self> {
+        NameRef::new(bytes).map(NameRef::to_name)
+    }
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+    /// Borrowed form.
+    pub fn as_ref(&self) -> NameRef<'_> {
+        NameRef(&self.0)
+    }
+    /// For people: invalid UTF-8 and control characters are escaped.
+    pub fn lossy(bytes: &[u8]) -> String {
+        let text = String::from_utf8_lossy(bytes);
+        text.chars()
+            .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+            .collect()
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", Self::lossy(&self.0))
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&Self::lossy(&self.0))
+    }
+}
+
+/// An absolute path inside a session, already split: no `.`, no `..`, no empty components.
+///
+/// JSON surfaces write bytes that are not UTF-8 as `%XX` (and `%` as `%25`): see [`SessionPath::to_text`].
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct SessionPath(Vec<Name>);
+
+impl SessionPath {
+    /// The root directory.
+    pub fn root() -> Self {
+        Self::default()
+    }
+    /// Takes a path as bytes. A leading `/` is optional, a trailing or doubled one is ignored; `.` and `..` are refused.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        if bytes.len() > limits::MAX_PATH_BYTES {
+            return Err(Error::new(
+                Reason::PathTooLong,
+                format!("the path has {} bytes, the limit is {}", bytes.len(), limits::MAX_PATH_BYTES),
+            )
+            .with("field", "path"));
+        }
+        let names: Result<Vec<Name>> =
+            bytes.split(|b| *b == b'/').filter(|p| !p.is_empty()).map(Name::new).collect();
+        let names = names.map_err(|e| e.with("field", "path"))?;
+        if names.len() > limits::MAX_PATH_DEPTH {
+            return Err(Error::new(
+                Reason::PathTooLong,
+                format!("the path has {} components, the limit is {}", names.len(), limits::MAX_PATH_DEPTH),
+            )
+            .with("field", "path"));
+        }
+        Ok(Self(names))
+    }
+    /// Takes the text form that [`SessionPath::to_text`] writes.
+    pub fn parse_text(text: &str) -> Result<Self> {
+        Self::parse(&unescape(text))
+    }
+    /// The components.
+    pub fn names(&self) -> &[Name] {
+        &self.0
+    }
+    /// True for `/`.
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+    /// Parent directory and last name; none for the root.
+    pub fn split_last(&self) -> Option<(&[Name], &Name)> {
+        self.0.split_last().map(|(last, dirs)| (dirs, last))
+    }
+    /// This path with one more component.
+    pub fn join(&self, name: Name) -> Self {
+        let mut names = self.0.clone();
+        names.push(name);
+        Self(names)
+    }
+    /// `/a/b` as bytes; `/` for the root.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        if self.0.is_empty() {
+            return b"/".to_vec();
+        }
+        self.0.iter().flat_map(|n| [b"/".as_slice(), n.as_bytes()].concat()).collect()
+    }
+    /// `/a/b` as text, lossless: bytes that are not UTF-8, and `%`, become `%XX`.
+    pub fn to_text(&self) -> String {
+        escape(&self.to_bytes())
+    }
+    /// Whether `self` is `ancestor` or lies below it.
+    pub fn starts_with(&self, ancestor: &Self) -> bool {
+        self.0.starts_with(&ancestor.0)
+    }
+}
+
+impl From<Vec<Name>> for SessionPath {
+    fn from(names: Vec<Name>) -> Self {
+        Self(names)
+    }
+}
+
+impl fmt::Debug for SessionPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_text())
+    }
+}
+
+impl fmt::Display for SessionPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_text())
+    }
+}
+
+fn escape(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '%' => out.push_str("%25"),
+                c => out.push(c),
+            }
+        }
+        for b in chunk.invalid() {
+            out.push_str(&format!("%{b:02X}"));
+        }
+    }
+    out
+}
+
+fn unescape(text: &str) -> Vec<u8> {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut i = 0;
+    while i < bytes.len() {
+        let hex = (bytes[i] == b'%').then(|| text.get(i + 1..i + 3)).flatten();
+        match hex.and_then(|h| u8::from_str_radix(h, 16).ok()) {
+            Some(b) => {
+                out.push(b);
+                i += 3;
+            }
+            None => {
+                out.push(bytes[i]);
+                i += 1;
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked() {
+        for bad in [&b""[..], b".", b"..", b"a/b", b"a\0b", &[b'x'; 256]] {
+            assert!(Name::new(bad).is_err(), "{bad:?}");
+        }
+        for good in [&b"..."[..], b" ", b"\xff\xfe", &[b'x'; 255]] {
+            assert!(Name::new(good).is_ok(), "{good:?}");
+        }
+    }
+
+    #[test]
+    fn paths_survive_text() {
+        for raw in [&b"/"[..], b"/a/b", b"/caf\xc3\xa9/\xff\xfe", b"/100%/%41"] {
+            let path = SessionPath::parse(raw).unwrap();
+            assert_eq!(SessionPath::parse_text(&path.to_text()).unwrap(), path);
+            assert_eq!(path.to_bytes(), raw);
+        }
+        assert_eq!(SessionPath::parse(b"a//b/").unwrap(), SessionPath::parse(b"/a/b").unwrap());
+        for bad in [&b"/a/../b"[..], b"./a", &[b'a'; 5000]] {
+            assert!(SessionPath::parse(bad).is_err());
+        }
+    }
+}
