@@ -39,9 +39,9 @@ pub(crate) fn pack_files(mirror: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Makes directories and files below `.git`.
-struct Maker<'b, 's, 'a> {
+struct Maker<'b, 'a> {
     builder: &'b mut BaseBuilder,
-    sink: &'b mut Sink<'s>,
+    sink: &'b mut Sink,
     dirs: HashMap<Vec<u8>, NodeHandle>,
     git: &'b GitDir<'a>,
 }
@@ -54,7 +54,7 @@ impl GitDir<'_> {
         tree: &Tree,
         handles: &[NodeHandle],
         contents: &Contents,
-        sink: &mut Sink<'_>,
+        sink: &mut Sink,
     ) -> Result<()> {
         let mut maker = Maker { builder: &mut *builder, sink: &mut *sink, dirs: HashMap::new(), git: self };
         self.add_files(&mut maker)?;
@@ -67,7 +67,7 @@ impl GitDir<'_> {
         builder.set_content(index, bytes.len() as u64, blob, (self.seconds + 1) * 1_000_000_000)
     }
 
-    fn add_files(&self, maker: &mut Maker<'_, '_, '_>) -> Result<()> {
+    fn add_files(&self, maker: &mut Maker<'_, '_>) -> Result<()> {
         for dir in ["objects/info", "objects/pack", "refs/heads", "refs/tags", "refs/remotes/origin", "hooks"] {
             maker.dir(dir.as_bytes())?;
         }
@@ -146,7 +146,7 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-impl Maker<'_, '_, '_> {
+impl Maker<'_, '_> {
     fn dir(&mut self, path: &[u8]) -> Result<NodeHandle> {
         if let Some(handle) = self.dirs.get(path) {
             return Ok(*handle);

@@ -19,12 +19,12 @@ use afs_types::{BlobId, Error, Reason, Result, Rng, limits};
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// What an import of a commit needs from its caller.
 pub(crate) struct Job<'a> {
-    pub(crate) blobs: &'a BlobStore,
+    pub(crate) blobs: &'a Arc<BlobStore>,
     pub(crate) rng: &'a dyn Rng,
     pub(crate) now_ns: i64,
     pub(crate) owner: Owner,
@@ -157,7 +157,7 @@ impl Job<'_> {
             Ok(entries.into_iter().map(|e| (e.mode, e.name.into(), e.oid)).collect())
         };
         let work = Work::new(level.len(), self.progress);
-        work.run("", || packs.reader(), |reader, i| read(reader, &level[i]), |_| Ok(()))
+        work.run("", || Ok(packs.reader()), |reader, i| read(reader, &level[i]), |_| Ok(()))
     }
 
     fn build(
@@ -193,7 +193,7 @@ impl Job<'_> {
             let parent = handles.get(node.parent as usize).copied().unwrap_or(BaseBuilder::ROOT);
             handles.push(builder.add(parent, &node.name, entry)?);
         }
-        let mut sink = Sink::new(self.blobs);
+        let mut sink = Sink::new(self.blobs)?;
         git_dir.add(&mut builder, tree, &handles, contents, &mut sink)?;
         sink.finish()?;
         Ok(builder.finish())
@@ -261,7 +261,7 @@ impl Import<'_> {
         let work = Work::new(files.len() + wanted.len(), self.job.progress);
         let mut stored = work.run(
             "storing files",
-            || (self.packs.reader(), Sink::new(self.job.blobs)),
+            || Ok((self.packs.reader(), Sink::new(self.job.blobs)?)),
             |(reader, sink), i| {
                 let Some(i) = i.checked_sub(files.len()) else { return store_file(&files[i], sink) };
                 let (place, oid, node) = &wanted[i];
@@ -283,7 +283,7 @@ impl Import<'_> {
     }
 
     /// A blob that does not fit into memory: git streams it into a file.
-    fn store_large(&self, oid: &Oid, path: &[u8], sink: &mut Sink<'_>) -> Result<Content> {
+    fn store_large(&self, oid: &Oid, path: &[u8], sink: &mut Sink) -> Result<Content> {
         let file = self.scratch.path().join(hex(oid));
         let step = |e| Error::io(format_args!("write {}", file.display()), e);
         let output = File::create(&file).map_err(step)?;
@@ -298,7 +298,7 @@ impl Import<'_> {
     }
 }
 
-fn store_file(path: &Path, sink: &mut Sink<'_>) -> Result<Content> {
+fn store_file(path: &Path, sink: &mut Sink) -> Result<Content> {
     let step = |e| Error::io(format_args!("read {}", path.display()), e);
     let file = File::open(path).map_err(step)?;
     let len = file.metadata().map_err(step)?.len();
@@ -334,13 +334,13 @@ impl<'a> Work<'a> {
     fn run<S, T: Send>(
         &self,
         phase: &str,
-        state: impl Fn() -> S + Sync,
+        state: impl Fn() -> Result<S> + Sync,
         each: impl Fn(&mut S, usize) -> Result<T> + Sync,
         end: impl Fn(S) -> Result<()> + Sync,
     ) -> Result<Vec<T>> {
         let done: Mutex<Vec<(usize, Vec<T>)>> = Mutex::new(Vec::new());
         let worker = || -> Result<()> {
-            let mut mine = state();
+            let mut mine = state()?;
             while let Some(range) = self.take() {
                 if self.progress.cancelled() {
                     return Err(cancelled());

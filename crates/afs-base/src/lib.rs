@@ -35,6 +35,7 @@ use afs_core::base::{BaseBuilder, BaseTable, NewEntry, NodeKind};
 use afs_store::BlobStore;
 use afs_types::{Result, Rng};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Where a base comes from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -123,7 +124,7 @@ pub struct Owner {
 pub fn import(
     spec: &ImportSpec,
     dirs: &ImportDirs,
-    blobs: &BlobStore,
+    blobs: &Arc<BlobStore>,
     rng: &dyn Rng,
     now_ns: i64,
     progress: &dyn Progress,
@@ -139,7 +140,7 @@ pub fn import(
 pub fn import_as(
     spec: &ImportSpec,
     dirs: &ImportDirs,
-    blobs: &BlobStore,
+    blobs: &Arc<BlobStore>,
     rng: &dyn Rng,
     now_ns: i64,
     owner: Owner,

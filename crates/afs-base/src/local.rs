@@ -68,7 +68,7 @@ const MAX_WAITING_OPEN: usize = 200;
 pub(crate) fn import(
     path: &Path,
     dirs: &ImportDirs,
-    blobs: &BlobStore,
+    blobs: &Arc<BlobStore>,
     mut builder: BaseBuilder,
     progress: &dyn Progress,
 ) -> Result<Imported> {
@@ -153,19 +153,16 @@ fn assemble(builder: &mut BaseBuilder, mut found: Vec<(u32, Vec<Found>)>) -> Res
 }
 
 impl<'a> Walk<'a> {
-    fn run(&self, blobs: &'a BlobStore) -> Result<Vec<(u32, Vec<Found>)>> {
+    fn run(&self, blobs: &'a Arc<BlobStore>) -> Result<Vec<(u32, Vec<Found>)>> {
         let root = Arc::new(Steps { up: None, name: Box::default(), depth: 0 });
         self.queue().tasks.push(Task { dir: 0, path: root, parent: None });
         let worker = || {
-            let mut found = Vec::new();
-            let mut sink = Sink::new(blobs);
-            let mut reading = Reading::new(self);
-            let done = self.work(&mut reading, &mut sink, &mut found);
+            let done = self.work(blobs);
             if done.is_err() {
                 self.queue().stop = true;
                 self.changed.notify_all();
             }
-            done.and_then(|()| sink.finish()).map(|()| found)
+            done
         };
         std::thread::scope(|scope| {
             let others: Vec<_> = (1..crate::threads()).map(|_| scope.spawn(worker)).collect();
@@ -181,16 +178,14 @@ impl<'a> Walk<'a> {
         })
     }
 
-    fn work(
-        &self,
-        reading: &mut Reading<'_>,
-        sink: &mut Sink<'_>,
-        found: &mut Vec<(u32, Vec<Found>)>,
-    ) -> Result<()> {
+    fn work(&self, blobs: &Arc<BlobStore>) -> Result<Vec<(u32, Vec<Found>)>> {
+        let mut found = Vec::new();
+        let mut sink = Sink::new(blobs)?;
+        let mut reading = Reading::new(self);
         while let Some(task) = self.take() {
             let read = match self.progress.cancelled() {
                 true => Err(cancelled()),
-                false => read_dir(self, &task, reading, sink),
+                false => read_dir(self, &task, &mut reading, &mut sink),
             };
             let (files, more) = match read {
                 Ok(read) => read,
@@ -202,7 +197,8 @@ impl<'a> Walk<'a> {
             found.push((task.dir, files));
             self.put(more);
         }
-        Ok(())
+        sink.finish()?;
+        Ok(found)
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

@@ -126,10 +126,8 @@ impl Reader<'_> {
             Err(e) if gix::error::classify(&e).is_resource_exhausted() => return Ok(Object::TooLarge),
             Err(e) => return Err(bad(e)),
         };
-        let size = outcome.object_size as usize;
-        // Large objects are rare: do not keep their memory.
-        self.buffer.truncate(size);
-        if self.buffer.capacity() > 4 << 20 && size < 1 << 20 {
+        // Large objects are rare: do not keep their memory. (`outcome.object_size` is wrong for what came from the cache.)
+        if self.buffer.capacity() > 4 << 20 && self.buffer.len() < 1 << 20 {
             self.buffer.shrink_to(1 << 20);
         }
         Ok(Object::Whole(outcome.kind, &self.buffer))

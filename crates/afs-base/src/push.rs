@@ -6,8 +6,9 @@
 //! Deliberately absent: merging; a conflict is the caller's to resolve.
 
 use crate::child::{Call, Done};
-use crate::mirror::{Source, commits_repository};
-use crate::object::parse_hex;
+use crate::mirror::{Source, commits_repository, object_dirs};
+use crate::object::{Oid, parse_hex};
+use crate::packs::Packs;
 use crate::refs::is_branch_name;
 use crate::{ImportDirs, Progress};
 use afs_types::{Error, Reason, Result};
@@ -40,8 +41,9 @@ pub fn push(
     expect: Option<&str>,
     progress: &dyn Progress,
 ) -> Result<Pushed> {
-    if parse_hex(oid.as_bytes()).is_none() {
-        return Err(Error::invalid("oid", "a commit id of 40 hexadecimal digits"));
+    let held = |oid: Oid| Ok::<_, Error>(Packs::open(&object_dirs(mirror))?.find(&oid).is_some());
+    if !parse_hex(oid.as_bytes()).map_or(Ok(false), held)? {
+        return Err(Error::invalid("oid", "the id of a commit that the mirror holds").with("oid", oid));
     }
     if !is_branch_name(branch) {
         return Err(Error::invalid("branch", "a branch name as `git check-ref-format --branch` takes it"));
@@ -104,6 +106,9 @@ fn rejected(summary: &str, messages: &str, branch: &str, shown: &str) -> Error {
         || says(&["incorrect old value", "reference already exists", "already exists"])
     {
         return error(Reason::PromoteConflict, format!("{shown}: {branch} has moved on: {why}"));
+    }
+    if says(&["unpacker error", "unpack failed"]) {
+        return error(Reason::SourceUnavailable, format!("{shown}: {why}; {messages}"));
     }
     error(Reason::PermissionDenied, format!("{shown}: the source declined {branch}: {why}; {messages}"))
         .next("promote to a branch that the source lets you change, or ask its owner")

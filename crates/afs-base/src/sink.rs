@@ -1,36 +1,32 @@
 //! Blobs on their way into the store, from one thread of an import.
 
 use afs_store::{BlobStore, PackWriter};
-use afs_types::{BlobId, Result, limits};
+use afs_types::{BlobId, Result};
 use std::fs::File;
+use std::sync::Arc;
 
-/// Puts blobs; one per thread.
-pub(crate) struct Sink<'a> {
-    store: &'a BlobStore,
-    writer: PackWriter<'a>,
+/// Puts blobs; one per thread. What has no bytes has no blob.
+pub(crate) struct Sink {
+    writer: PackWriter,
 }
 
-impl<'a> Sink<'a> {
-    pub(crate) fn new(store: &'a BlobStore) -> Self {
-        Self { store, writer: store.pack_writer() }
+impl Sink {
+    pub(crate) fn new(store: &Arc<BlobStore>) -> Result<Self> {
+        Ok(Self { writer: store.pack_writer()? })
     }
 
-    /// Stores bytes; none for no bytes.
+    /// Stores bytes.
     pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<Option<BlobId>> {
-        match bytes.len() as u64 {
-            0 => Ok(None),
-            1..limits::PACK_BLOB_BYTES => self.writer.put(bytes).map(Some),
-            _ => self.store.put(bytes).map(Some),
-        }
+        if bytes.is_empty() { Ok(None) } else { self.writer.put(bytes).map(Some) }
     }
 
-    /// Stores a file of `len` bytes from where it stands.
+    /// Stores the first `len` bytes of a file.
     pub(crate) fn put_file(&mut self, file: &File, len: u64) -> Result<Option<BlobId>> {
-        if len == 0 { Ok(None) } else { self.store.put_file(file, len).map(Some) }
+        if len == 0 { Ok(None) } else { self.writer.put_file(file, len).map(Some) }
     }
 
-    /// Hands over what is buffered. Blobs are named safely only after it.
+    /// Blobs may be named in a batch only after this.
     pub(crate) fn finish(self) -> Result<()> {
-        self.writer.finish().map(drop)
+        self.writer.finish()
     }
 }

@@ -1,10 +1,15 @@
 //! The list of benches, one file each.
 
+mod fork;
+mod import;
 mod lookup;
 mod memory;
+mod node;
 mod pmap;
+mod recovery;
 mod trees;
 mod world;
+mod write;
 
 use crate::Bench;
 
@@ -16,6 +21,22 @@ pub(crate) const ALL: &[Bench] = &[
         about: "finding a name: in a base of a million entries, and through edits",
         run: lookup::run,
     },
-    Bench { name: "memory", about: "bytes of RAM of an idle fork and of edits", run: memory::run },
+    Bench {
+        name: "memory",
+        about: "bytes of RAM of edits and of the tree of an idle fork",
+        run: memory::run,
+    },
     Bench { name: "trees", about: "cloning a session's tree, large and small", run: trees::run },
+    Bench {
+        name: "fork",
+        about: "forking through the engine: in RAM, durable, RAM of an idle fork",
+        run: fork::run,
+    },
+    Bench { name: "write", about: "4 KiB into a 1 GiB base file; disk of a typical edit", run: write::run },
+    Bench { name: "recovery", about: "opening after a million records", run: recovery::run },
+    Bench {
+        name: "import",
+        about: "importing the corpus, beside cp -a and git clone --local",
+        run: import::run,
+    },
 ];

@@ -15,6 +15,7 @@ use clap::Parser;
 use limits::Limits;
 use report::{Bar, Report};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 #[global_allocator]
 static ALLOCATOR: alloc::Counting = alloc::Counting;
@@ -79,7 +80,17 @@ impl Context {
     }
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::note(format_args!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let arguments = Arguments::parse();
     if arguments.list {
         for bench in benches::ALL {

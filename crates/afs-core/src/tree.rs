@@ -160,7 +160,8 @@ impl Tree {
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Option<Ino> {
         match self.slot(parent, name) {
             Some(slot) => (slot.ino != 0).then_some(slot.ino),
-            None => self.base_lookup(parent, name),
+            // A dead directory's slots were dropped: its base entries must not show again.
+            None => self.base_lookup(parent, name).filter(|_| !self.is_dead_dir(parent)),
         }
     }
 
@@ -256,6 +257,10 @@ impl Tree {
         }
         let first = self.dentries.get(&(parent, self.hash(parent, name)))?;
         first.chain().find(|s| *s.name == *name)
+    }
+
+    fn is_dead_dir(&self, ino: Ino) -> bool {
+        self.inodes.get(&ino).is_some_and(|i| i.nlink == 0)
     }
 
     fn hash(&self, parent: Ino, name: &[u8]) -> u64 {

@@ -127,18 +127,20 @@ fn serve(vfs: Arc<dyn Vfs>, dir: PathBuf, device: device::Device, options: &Moun
     // The kernel decides who may enter; fuser's own check would refuse a close by a process that changed its user.
     let session = Session::from_fd(adapter, device.fd, SessionACL::All, config)
         .map_err(|e| errors::system("shake hands with the kernel", e))?;
+    let place = Arc::new(Place { dir, connection, notifier, switch: abort_switch(connection) });
     let end = Arc::new(End::default());
-    run(session, notifier.clone(), end.clone())?;
-    Ok(Mounted {
-        dir,
-        connection,
-        end,
-        notifier,
-        queue,
-        counting,
-        watch: Some(watch),
-        watchdog: device.watchdog,
-    })
+    if let Err(error) = run(session, place.clone(), end.clone()) {
+        place.notifier.close(); // its copy of the device would keep the connection alive
+        return Err(error);
+    }
+    let (watch, watchdog) = (Some(watch), device.watchdog);
+    Ok(Mounted { place, end, queue, counting, watch, watchdog, is_closed: false })
+}
+
+/// Without the switch everything works but ending a connection whose mount was copied elsewhere.
+fn abort_switch(connection: u32) -> Option<File> {
+    let switch = mount_table::abort_switch(connection);
+    switch.inspect_err(|error| tracing::debug!(?error, "this connection cannot be aborted")).ok()
 }
 
 fn threads(asked: usize, remote: bool) -> usize {
@@ -150,13 +152,16 @@ fn threads(asked: usize, remote: bool) -> usize {
     }
 }
 
-fn run(session: Session<Adapter>, notifier: Arc<Notifier>, end: Arc<End>) -> Result<()> {
+fn run(session: Session<Adapter>, place: Arc<Place>, end: Arc<End>) -> Result<()> {
     let failed = |e| errors::system("start a thread", e);
-    notifier.start().map_err(failed)?;
+    place.notifier.start().map_err(failed)?;
     let serve = move || {
         let outcome = session.run().map_err(|e| errors::system("serve the mount", e));
-        // Our copy of the device would keep a connection alive that nobody serves.
-        notifier.close();
+        // Still mounted: the threads ended by a fault. A mount that nobody serves must not stay.
+        if let Err(error) = place.detach(Detach::Abort) {
+            tracing::error!(?error, dir = %place.dir.display(), "a mount that nobody serves stays behind");
+        }
+        place.notifier.close();
         end.reach(outcome);
     };
     std::thread::Builder::new().name("afs-mount".into()).spawn(serve).map_err(failed).map(drop)
@@ -198,22 +203,54 @@ impl End {
     }
 }
 
-/// A mount of this process. Dropping it unmounts, as [`Mounted::unmount`] does.
-pub struct Mounted {
+/// Where the mount is, and how to take it away.
+struct Place {
     dir: PathBuf,
     connection: u32,
-    end: Arc<End>,
     notifier: Arc<Notifier>,
+    switch: Option<File>,
+}
+
+impl Place {
+    fn detach(&self, how: Detach) -> Result<()> {
+        // Somebody may have unmounted it, and even mounted something of ours there again, under the same number.
+        if !self.notifier.is_connected() {
+            return Ok(());
+        }
+        let mounts = mount_table::mounts()?;
+        match mounts.iter().rfind(|m| m.dir == self.dir) {
+            Some(top) if top.connection == self.connection => mount_table::detach(&self.dir, how),
+            Some(_) if mounts.iter().any(|m| m.connection == self.connection) => {
+                Err(Error::new(Reason::InUse, format!("another mount covers {}", self.dir.display()))
+                    .next("unmount that one first"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn abort(&self) -> Result<()> {
+        match &self.switch {
+            Some(switch) => mount_table::abort(switch),
+            None => Ok(()), // the wait that follows times out, and says so
+        }
+    }
+}
+
+/// A mount of this process. Dropping it unmounts, as [`Mounted::unmount`] does.
+pub struct Mounted {
+    place: Arc<Place>,
+    end: Arc<End>,
     queue: Arc<Queue>,
     counting: Arc<Counting>,
     watch: Option<WatchGuard>,
     watchdog: Option<Watchdog>,
+    is_closed: bool,
 }
 
 impl Mounted {
     /// Where.
     pub fn dir(&self) -> &Path {
-        &self.dir
+        &self.place.dir
     }
 
     /// Requests so far.
@@ -234,7 +271,7 @@ impl Mounted {
 
     /// Unmounts if nobody uses the mount; else [`Reason::InUse`] names who does, and the mount goes on.
     pub fn try_unmount(&self) -> Result<()> {
-        self.detach(Detach::Clean)
+        self.place.detach(Detach::Clean)
     }
 
     /// Unmounts. Users have a second to leave; then the mount is taken from them, and the error says who they were.
@@ -250,10 +287,13 @@ impl Mounted {
     }
 
     fn close(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.is_closed, true) {
+            return Ok(());
+        }
         let busy = self.leave();
-        self.notifier.close();
-        self.watch = None;
         let ended = self.finish();
+        self.place.notifier.close();
+        self.watch = None;
         if let Some(watchdog) = self.watchdog.take() {
             watchdog.end();
         }
@@ -271,7 +311,7 @@ impl Mounted {
                         continue;
                     }
                     tracing::warn!(?error, "unmounting by force");
-                    return self.detach(Detach::Abort).and(Err(error));
+                    return self.place.detach(Detach::Abort).and(Err(error));
                 }
                 other => return other,
             }
@@ -284,36 +324,22 @@ impl Mounted {
         if self.end.wait(END_PATIENCE) {
             return Ok(());
         }
-        tracing::warn!(dir = %self.dir.display(), "the mount lives on elsewhere: aborting its connection");
-        mount_table::abort(self.connection)?;
+        tracing::warn!(dir = %self.dir().display(), "the mount lives on elsewhere: aborting its connection");
+        self.place.abort()?;
         match self.end.wait(END_PATIENCE) {
             true => Ok(()),
-            false => Err(Error::new(Reason::TimedOut, format!("{} does not end", self.dir.display()))
-                .next("a request in the file system does not return; end this process")),
-        }
-    }
-
-    fn detach(&self, how: Detach) -> Result<()> {
-        // Somebody may have unmounted it, and even mounted something of ours there again, under the same number.
-        if !self.notifier.is_connected() {
-            return Ok(());
-        }
-        match mount_table::mounts()?.into_iter().rfind(|m| m.dir == self.dir) {
-            Some(top) if top.connection == self.connection => mount_table::detach(&self.dir, how),
-            Some(_) if mount_table::mounts()?.iter().any(|m| m.connection == self.connection) => {
-                Err(Error::new(Reason::InUse, format!("another mount covers {}", self.dir.display()))
-                    .next("unmount that one first"))
-            }
-            _ => Ok(()),
+            false => Err(Error::new(Reason::TimedOut, format!("{} does not end", self.dir().display()))
+                .next(
+                    "a request in the file system does not return, or the mount was copied: end this process",
+                )),
         }
     }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // After `unmount` or `join` all of this has been done and is quick.
         if let Err(error) = self.close() {
-            tracing::warn!(?error, dir = %self.dir.display(), "unmounting");
+            tracing::warn!(?error, dir = %self.dir().display(), "unmounting");
         }
     }
 }

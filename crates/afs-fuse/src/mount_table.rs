@@ -6,9 +6,9 @@
 use crate::{errors, holders};
 use afs_types::{Error, Reason, Result};
 use rustix::mount::UnmountFlags;
-use std::ffi::OsString;
-use std::fs;
-use std::io;
+use std::ffi::{CStr, OsString};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -153,7 +153,7 @@ fn detach_by_helper(dir: &Path, how: Detach) -> Result<()> {
     if how == Detach::Abort
         && let Some(mount) = mount_at(dir)?
     {
-        abort(mount.connection)?;
+        abort(&abort_switch(mount.connection)?)?;
     }
     let mut helper = Command::new("fusermount3");
     helper.arg("-u").env("LC_ALL", "C").stdin(Stdio::null());
@@ -194,25 +194,27 @@ pub(crate) fn helper_missing(source: io::Error) -> Error {
     }
 }
 
-/// Ends a connection by its number: every request under way and every later one ends with an error. Works after
-/// the unmount too, when a copy of the mount lives on in another process's namespace.
-pub(crate) fn abort(connection: u32) -> Result<()> {
-    let file = Path::new(CONNECTIONS).join(connection.to_string()).join("abort");
-    let failed = |e| errors::system(format!("abort connection {connection}"), e);
-    match fs::write(&file, "1") {
+/// The kernel's switch that ends a connection: a write to it fails every request under way and every later
+/// one. It stays bound to this connection, also after the unmount (when a copy of the mount lives on in another
+/// process's namespace), while the number goes to the next mount as soon as this one is gone.
+pub(crate) fn abort_switch(connection: u32) -> Result<File> {
+    let path = Path::new(CONNECTIONS).join(connection.to_string()).join("abort");
+    let open = || OpenOptions::new().write(true).open(&path);
+    let failed = |e| errors::system(format!("open {}", path.display()), e);
+    match open() {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             // The control file system is usually mounted by the init system; in a container often by nobody.
             let flags = rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV;
-            let mounted =
-                rustix::mount::mount("fusectl", CONNECTIONS, "fusectl", flags, None::<&std::ffi::CStr>);
+            let mounted = rustix::mount::mount("fusectl", CONNECTIONS, "fusectl", flags, None::<&CStr>);
             mounted.map_err(|e| failed(e.into()))?;
-            match fs::write(&file, "1") {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()), // it has ended
-                other => other.map_err(failed),
-            }
+            open().map_err(failed)
         }
         other => other.map_err(failed),
     }
+}
+
+pub(crate) fn abort(mut switch: &File) -> Result<()> {
+    switch.write_all(b"1").map_err(|e| errors::system("abort a connection", e))
 }
 
 /// One line of mountinfo: `36 35 0:45 / /mnt\040x rw,nosuid shared:1 - fuse.aether aether:sess_x rw,user_id=0`.

@@ -41,6 +41,7 @@ pub struct PowerCut {
     /// Unmounts and removes everything when dropped; before `log`'s other owner, the FUSE session inside it, is gone.
     scratch: Scratch,
     armed_at: usize,
+    end: Option<usize>,
 }
 
 impl PowerCut {
@@ -62,7 +63,7 @@ impl PowerCut {
         // Mounting writes to the disk; a cut before the test began would say nothing.
         mounts::sync_file_system(&scratch.path("fs"))?;
         let armed_at = log.lock().len();
-        Ok(Self { log, scratch, armed_at })
+        Ok(Self { log, scratch, armed_at, end: None })
     }
 
     /// Where the system under test lives.
@@ -75,12 +76,18 @@ impl PowerCut {
         self.log.lock().mark(number);
     }
 
+    /// Cuts fall before this moment: what follows, such as a clean shutdown of the system under test, is no part of the recording.
+    pub fn no_cuts_after_this(&mut self) {
+        self.end.get_or_insert(self.log.lock().len());
+    }
+
     /// Ends the recording. What the file system writes while it is unmounted is no part of it.
     ///
     /// # Errors
     /// When the file system is still in use, or cannot be unmounted.
     pub fn finish(mut self) -> io::Result<Recording> {
-        let end = self.log.lock().len();
+        self.no_cuts_after_this();
+        let end = self.end.unwrap_or(self.armed_at);
         self.scratch.stop()?;
         let log = Arc::clone(&self.log);
         Ok(Recording::new(log, self.scratch, self.armed_at, end))

@@ -102,3 +102,27 @@ fn nothing_stays_mounted() {
     drop(PowerCut::start(dir.path(), 16).unwrap());
     assert_eq!(mounts_below(dir.path()), 0);
 }
+
+/// Not a test of its own: what `what_a_killed_process_left_is_swept` starts, and what then dies.
+#[test]
+fn child_that_dies_while_mounted() {
+    let Some(dir) = std::env::var_os("AFS_POWERCUT_CHILD") else { return };
+    let _cut = PowerCut::start(Path::new(&dir), 16).unwrap();
+    std::process::abort();
+}
+
+#[test]
+fn what_a_killed_process_left_is_swept() {
+    let dir = tempfile::tempdir().unwrap();
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "tests::child_that_dies_while_mounted"])
+        .env("AFS_POWERCUT_CHILD", dir.path())
+        .output()
+        .unwrap();
+    assert!(!child.status.success(), "the child must have died");
+    assert!(mounts_below(dir.path()) > 0, "it must have left something, or this shows nothing");
+    let other = tempfile::tempdir().unwrap();
+    drop(PowerCut::start(other.path(), 16).unwrap());
+    assert_eq!(mounts_below(dir.path()), 0);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}

@@ -229,7 +229,7 @@ fn raw_paths() -> Value {
     let read = |id: &str, text: &str, content: Value| {
         json!({
             "operationId": id, "tags": ["FileSystem"], "description": text,
-            "parameters": [header("Range", "One range of bytes."), header("If-Range", "Use Range only if the file still has this ETag."), if_match, if_none],
+            "parameters": [header("Range", "One range of bytes."), header("If-Range", "Use Range only if the file still has this ETag."), if_match, if_none, query("checkpoint_id", "string", "Read this checkpoint, this commit, or `base`, instead of the current state.")],
             "responses": {
                 "200": {"description": "The file.", "content": content}, "206": {"description": "The range.", "content": content},
                 "304": {"description": "The file still has the ETag of If-None-Match."},
@@ -252,8 +252,7 @@ fn raw_paths() -> Value {
         ],
         "requestBody": {"required": true, "content": bytes},
         "responses": {
-            "200": {"description": "Replaced.", "content": {"application/json": {"schema": reference("MutationResponse")}}},
-            "201": {"description": "Made.", "content": {"application/json": {"schema": reference("MutationResponse")}}},
+            "200": {"description": "Made or replaced.", "content": {"application/json": {"schema": reference("MutationResponse")}}},
             "412": problem, "default": problem
         }
     });

@@ -35,9 +35,21 @@ impl Pool {
         Self { calls: turns(), streams: turns() }
     }
 
-    /// Runs a call that may block.
+    /// Runs a call that may block for a bounded time.
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-        let turn = self.calls.take().await?;
+        Self::run_in(&self.calls, work).await
+    }
+
+    /// Runs a call that waits for its caller (an upload).
+    pub async fn run_slow<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        Self::run_in(&self.streams, work).await
+    }
+
+    async fn run_in<T: Send + 'static>(
+        turns: &Turns,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let turn = turns.take().await?;
         let done = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             work()

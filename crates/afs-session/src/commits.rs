@@ -103,7 +103,9 @@ impl Engine {
             return Ok(Content::Blob(blobs.put(&bytes)?, size));
         }
         let mut reader = ContentReader::new(blobs.clone(), content.clone(), size);
-        Ok(Content::Blob(blobs.put_stream(&mut reader, size)?, size))
+        let (id, len) = blobs.put_reader(&mut reader)?;
+        debug_assert_eq!(len, size, "a content reader gives exactly its size");
+        Ok(Content::Blob(id, len))
     }
 
     /// Makes a git commit of a session's tracked content.

@@ -45,7 +45,9 @@ fn read_run(blobs: &BlobStore, run: &Run) -> Result<Bytes> {
         None => Ok(Bytes::from(vec![0; run.len as usize])),
         Some(Source::Blob(id, offset)) => blobs.read(&id, offset, run.len as usize),
         Some(Source::Log(at)) => {
-            blobs.read_log(afs_store::LogRef { segment: at.segment, offset: at.offset }, run.len as usize)
+            let mut out = vec![0; run.len as usize];
+            blobs.read_log(afs_store::LogRef { segment: at.segment, offset: at.offset }, &mut out)?;
+            Ok(out.into())
         }
     }
 }

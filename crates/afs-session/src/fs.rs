@@ -63,16 +63,12 @@ impl Session {
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr> {
         self.with_tree(|t| {
             let found = t.lookup(parent, name).and_then(|ino| t.attr(ino));
-            match found {
-                // A dead directory's base entries must not show; live ones are the common case.
-                Some(attr) if t.attr(parent).is_some_and(|p| p.nlink > 0) => Ok(attr),
-                _ => Err(match t.attr(parent) {
-                    None => Reason::Stale.into(),
-                    Some(p) if !p.is_dir() => Reason::NotADirectory.into(),
-                    _ if name.len() > limits::MAX_NAME_BYTES => Reason::NameTooLong.into(),
-                    _ => Error::bare(Reason::NotFound),
-                }),
-            }
+            found.ok_or_else(|| match t.attr(parent) {
+                None => Reason::Stale.into(),
+                Some(p) if !p.is_dir() => Reason::NotADirectory.into(),
+                _ if name.len() > limits::MAX_NAME_BYTES => Reason::NameTooLong.into(),
+                _ => Error::bare(Reason::NotFound),
+            })
         })
     }
 
@@ -370,11 +366,12 @@ impl Session {
 
     /// Sizes of the file system.
     pub fn statfs(&self) -> Result<FsUsage> {
-        let disk = self.shared().ports.blobs.disk()?;
+        let disk = rustix::fs::statvfs(&self.shared().config.dir);
+        let disk = disk.map_err(|e| Error::io("statvfs the data directory", e.into()))?;
         let used = self.family().base.max_ino();
         Ok(FsUsage {
-            total_bytes: disk.total_bytes,
-            free_bytes: disk.free_bytes,
+            total_bytes: disk.f_blocks * disk.f_frsize,
+            free_bytes: disk.f_bavail * disk.f_frsize,
             files: limits::MAX_INO,
             free_files: limits::MAX_INO - used,
         })

@@ -45,7 +45,7 @@ impl<'a> Ignores<'a> {
     }
 
     /// The decision for one path whose parents are not ignored.
-    fn decide(&mut self, names: &[Name], is_dir: bool) -> Result<bool> {
+    pub(crate) fn decide(&mut self, names: &[Name], is_dir: bool) -> Result<bool> {
         let full = host_path(names);
         let (mut dirs, mut at) = (vec![(ROOT_INO, 0)], ROOT_INO);
         for (depth, name) in names[..names.len() - 1].iter().enumerate() {

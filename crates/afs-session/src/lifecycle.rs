@@ -134,6 +134,23 @@ pub struct Forked {
     pub at: Position,
 }
 
+/// What a fork starts from.
+enum Origin {
+    /// The state of a session now.
+    Live(Arc<Session>),
+    /// A checkpoint or commit.
+    Kept(Arc<Family>, Cut),
+}
+
+impl Origin {
+    fn family(&self) -> &Arc<Family> {
+        match self {
+            Self::Live(session) => session.family(),
+            Self::Kept(family, _) => family,
+        }
+    }
+}
+
 impl Engine {
     /// Makes a session on a base.
     pub fn create_session(self: &Arc<Self>, want: CreateSession) -> Result<SessionInfo> {
@@ -199,8 +216,9 @@ impl Engine {
             ));
         }
         let ids = self.new_ids(&want.new_ids, want.count as usize)?;
+        let origin = self.fork_origin(want)?;
+        let family = origin.family();
         let now = self.shared.now_ns();
-        let (family, instant) = self.fork_origin(want)?;
         let record = SessionRec {
             source: family.record.source.clone(),
             version: family.version.clone(),
@@ -215,15 +233,13 @@ impl Engine {
             expires_ns: want.ttl_ns.map(|t| now.saturating_add(t)),
             generation: 1,
         };
-        let (cut, at) = match instant {
-            Some(cut) => {
+        let (cut, at) = match &origin {
+            Origin::Kept(_, cut) => {
                 let mut batch = Batch::new();
-                write_sessions(&ids, &record, &cut, attempt, &mut batch);
-                let at = self.shared.submit(batch)?;
-                (cut, at)
+                write_sessions(&ids, &record, cut, attempt, &mut batch);
+                (cut.clone(), self.shared.submit(batch)?)
             }
-            None => {
-                let parent = self.session(&want.session)?;
+            Origin::Live(parent) => {
                 let (cut, at, job) = parent.cut(|cut, batch| {
                     write_sessions(&ids, &record, cut, attempt, batch);
                     Ok(())
@@ -232,12 +248,12 @@ impl Engine {
                 (cut, at)
             }
         };
-        let sessions = self.add(&ids, &family, &cut, at)?;
+        let sessions = self.add(&ids, family, &cut, at)?;
         Ok((Forked { sessions, at }, record))
     }
 
     /// The family, and the instant unless it is the live state.
-    fn fork_origin(&self, want: &Fork) -> Result<(Arc<Family>, Option<Cut>)> {
+    fn fork_origin(&self, want: &Fork) -> Result<Origin> {
         let (version, layer, owner) = match (&want.checkpoint, &want.commit) {
             (Some(_), Some(_)) => {
                 return Err(Error::invalid("checkpoint_id", "either a checkpoint or a commit, not both"));
@@ -254,7 +270,7 @@ impl Engine {
                     self.shared.read(Space::Commit, id.as_str().as_bytes())?.ok_or_else(|| id.not_found())?;
                 (rec.version, rec.layer, rec.session)
             }
-            (None, None) => return Ok((self.session(&want.session)?.family().clone(), None)),
+            (None, None) => return Ok(Origin::Live(self.session(&want.session)?)),
         };
         if owner != want.session {
             return Err(Error::new(
@@ -262,14 +278,12 @@ impl Engine {
                 format!("{} has no such checkpoint or commit", want.session),
             ));
         }
-        Ok((self.family(&version)?, Some(self.instant(&version, layer)?)))
+        Ok(Origin::Kept(self.family(&version)?, self.instant(&version, layer)?))
     }
 
     fn add(&self, ids: &[SessionId], family: &Arc<Family>, cut: &Cut, at: Position) -> Result<Vec<Arc<Session>>> {
         let make = |id: &SessionId| {
-            let session = Session::new(id.clone(), self.shared.clone(), family.clone(), cut.clone(), None, at);
-            session.touch();
-            session
+            Session::new(id.clone(), self.shared.clone(), family.clone(), cut.clone(), None, at)
         };
         let sessions: Vec<_> = ids.iter().map(make).collect();
         for session in &sessions {

@@ -169,7 +169,7 @@ impl Session {
         owned_from: Option<(Tree, u64)>,
         last: Position,
     ) -> Arc<Self> {
-        let used_ns = AtomicI64::new(0);
+        let used_ns = AtomicI64::new(shared.now_ns());
         let owned = owned_from.is_some();
         let (layer_base, layer_seq) = owned_from.unwrap_or_else(|| (cut.tree.clone(), cut.seq));
         let state = State {

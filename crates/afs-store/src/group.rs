@@ -46,8 +46,8 @@ pub trait GroupStore: Send + Sync + 'static {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>>;
     /// See [`Journal::scan`].
     fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<()>;
-    /// Whether a batch that frees no space is admitted. Cheap: called by each submit.
-    fn admit(&self) -> Result<()> {
+    /// Whether a batch of so many bytes that frees no space is admitted. Cheap: called by each submit.
+    fn admit(&self, _bytes: u64) -> Result<()> {
         Ok(())
     }
     /// Lazy work, called by the committer's thread about every half lag while there is traffic, and once afterwards.
@@ -466,10 +466,10 @@ impl Queue {
 impl<S: GroupStore> Journal for GroupCommit<S> {
     fn submit(&self, batch: Batch) -> Result<Position> {
         let shared = &self.shared;
-        if !batch.frees_space {
-            shared.store.admit()?;
-        }
         let bytes = batch.bytes();
+        if !batch.frees_space {
+            shared.store.admit(bytes as u64)?;
+        }
         let mut queue = shared.queue.lock();
         // A batch larger than the whole bound goes alone.
         let full = |q: &Queue| q.bytes > 0 && q.bytes + bytes > shared.options.queue_bytes;

@@ -6,13 +6,17 @@
 //! Deliberately absent: what records mean (`afs-core`, `afs-session`), the real database (`afs-journal`), networking,
 //! async. Every call blocks for a bounded time.
 
-pub mod blobs;
+mod blobs;
 pub mod contract;
 mod group;
 mod journal;
 mod sim;
+mod space;
 
-//pub use blobs::{BlobStat, BlobStore, LogRef, PackWriter, Usage};
+pub use blobs::{
+    BlobOptions, BlobStat, BlobStore, Damage, LogRef, PackWriter, Rebuilt, Usage, rebuild_index,
+};
 pub use group::{Group, GroupCommit, GroupOptions, GroupStore, OnFatal};
 pub use journal::{Batch, Change, Flusher, Journal, Position, Space, Visit};
 pub use sim::{SimJournal, SimSubject};
+pub use space::DiskReserve;

@@ -19,7 +19,11 @@ macro_rules! text_id {
             }
             /// Makes an id from a generated ULID.
             pub fn from_ulid(ulid: u128) -> Self {
-                Self(format!("{}{}", $prefix, ulid_text(ulid)).into())
+                // On the stack: a fork makes an id, and has a microsecond for everything.
+                let mut text = [0; $prefix.len() + 26];
+                text[..$prefix.len()].copy_from_slice($prefix.as_bytes());
+                ulid_text(ulid, &mut text[$prefix.len()..]);
+                Self(String::from_utf8_lossy(&text).as_ref().into())
             }
             /// The id as text.
             pub fn as_str(&self) -> &str {
@@ -121,9 +125,12 @@ fn check(text: &str, prefix: &str, what: &str) -> Result<()> {
 }
 
 /// Crockford base 32, lowercase, 26 characters, sorts by time.
-fn ulid_text(ulid: u128) -> String {
+fn ulid_text(mut ulid: u128, out: &mut [u8]) {
     const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-    (0..26).rev().map(|i| ALPHABET[(ulid >> (i * 5)) as usize & 31] as char).collect()
+    for digit in out.iter_mut().rev() {
+        *digit = ALPHABET[ulid as usize & 31];
+        ulid >>= 5;
+    }
 }
 
 #[cfg(test)]

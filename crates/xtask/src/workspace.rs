@@ -10,7 +10,8 @@ use std::process::Command;
 /// The workspace's root directory.
 pub(crate) fn root() -> Result<PathBuf> {
     // Set by `cargo run` to crates/xtask of the checkout that it runs in; without cargo, the checkout this was compiled in.
-    let here = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    let here = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     here.ancestors().nth(2).map(Path::to_owned).context("crates/xtask has no grandparent")
 }
 

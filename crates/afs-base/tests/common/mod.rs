@@ -17,18 +17,18 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 /// A time later than any commit of these tests, in ns.
-pub const NOW_NS: i64 = 1_800_000_000 * 1_000_000_000;
+pub(crate) const NOW_NS: i64 = 1_800_000_000 * 1_000_000_000;
 /// The time of commits of these tests, in s.
-pub const COMMIT_TIME: i64 = 1_700_000_000;
+pub(crate) const COMMIT_TIME: i64 = 1_700_000_000;
 
-pub struct World {
-    pub dir: tempfile::TempDir,
-    pub blobs: Arc<BlobStore>,
-    pub dirs: ImportDirs,
+pub(crate) struct World {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) blobs: Arc<BlobStore>,
+    pub(crate) dirs: ImportDirs,
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let journal = SimJournal::new().unwrap();
         let blobs = BlobStore::open(&dir.path().join("blobs"), [7; 32], 16 << 20, journal).unwrap();
@@ -37,23 +37,23 @@ impl World {
         Self { dir, blobs, dirs }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub fn import(&self, spec: &ImportSpec) -> Result<Imported> {
+    pub(crate) fn import(&self, spec: &ImportSpec) -> Result<Imported> {
         afs_base::import(spec, &self.dirs, &self.blobs, &SystemRng, NOW_NS, &NoProgress)
     }
 
-    pub fn import_git(&self, repo: &Repo, reference: Option<&str>) -> Result<Imported> {
+    pub(crate) fn import_git(&self, repo: &Repo, reference: Option<&str>) -> Result<Imported> {
         self.import(&repo.spec(reference))
     }
 
-    pub fn import_local(&self, path: &Path) -> Result<Imported> {
+    pub(crate) fn import_local(&self, path: &Path) -> Result<Imported> {
         self.import(&ImportSpec::Local { path: path.to_owned() })
     }
 
-    pub fn content(&self, entry: &BaseEntry<'_>) -> Vec<u8> {
+    pub(crate) fn content(&self, entry: &BaseEntry<'_>) -> Vec<u8> {
         match &entry.blob {
             Some(id) => self.blobs.read(id, 0, entry.size as usize).unwrap().to_vec(),
             None => {
@@ -64,7 +64,7 @@ impl World {
     }
 
     /// Writes a table out as real files, with the recorded modes and times.
-    pub fn check_out(&self, table: &BaseTable, to: &Path) {
+    pub(crate) fn check_out(&self, table: &BaseTable, to: &Path) {
         fs::create_dir_all(to).unwrap();
         self.check_out_dir(table, ROOT_INO, to);
     }
@@ -93,20 +93,20 @@ impl World {
     }
 }
 
-pub fn set_mtime(path: &Path, mtime_ns: i64) {
+pub(crate) fn set_mtime(path: &Path, mtime_ns: i64) {
     let time = rustix::fs::Timespec { tv_sec: mtime_ns.div_euclid(1_000_000_000), tv_nsec: mtime_ns.rem_euclid(1_000_000_000) };
     let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
     rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }
 
-pub fn table_of(imported: &Imported) -> BaseTable {
+pub(crate) fn table_of(imported: &Imported) -> BaseTable {
     let table = BaseTable::open(Bytes::from(imported.table.clone())).unwrap();
     assert_eq!(table.totals(), imported.totals);
     table
 }
 
 /// Every path of a table, `.git` left out.
-pub fn paths(table: &BaseTable) -> BTreeMap<Vec<u8>, BaseEntry<'_>> {
+pub(crate) fn paths(table: &BaseTable) -> BTreeMap<Vec<u8>, BaseEntry<'_>> {
     let mut all = BTreeMap::new();
     let mut dirs = vec![(ROOT_INO, Vec::new())];
     while let Some((dir, path)) = dirs.pop() {
@@ -124,7 +124,7 @@ pub fn paths(table: &BaseTable) -> BTreeMap<Vec<u8>, BaseEntry<'_>> {
     all
 }
 
-pub fn find<'a>(table: &'a BaseTable, path: &str) -> Option<BaseEntry<'a>> {
+pub(crate) fn find<'a>(table: &'a BaseTable, path: &str) -> Option<BaseEntry<'a>> {
     let mut ino = ROOT_INO;
     for name in path.split('/') {
         ino = table.lookup(ino, name.as_bytes())?;
@@ -132,19 +132,19 @@ pub fn find<'a>(table: &'a BaseTable, path: &str) -> Option<BaseEntry<'a>> {
     table.entry(ino)
 }
 
-pub fn hostile(result: Result<Imported>, path: &str) -> Error {
+pub(crate) fn hostile(result: Result<Imported>, path: &str) -> Error {
     let error = result.expect_err("imported");
     assert_eq!(error.reason, Reason::HostileTree, "{error:?}");
     assert!(error.message().contains(path), "{error:?} does not name {path:?}");
     error
 }
 
-pub fn empty_totals() -> Totals {
+pub(crate) fn empty_totals() -> Totals {
     Totals::default()
 }
 
 /// git without anything of this machine's configuration.
-pub fn git_command(dir: &Path) -> Command {
+pub(crate) fn git_command(dir: &Path) -> Command {
     let mut command = Command::new("git");
     command
         .current_dir(dir)
@@ -161,18 +161,18 @@ pub fn git_command(dir: &Path) -> Command {
     command
 }
 
-pub fn try_git<S: AsRef<OsStr>>(dir: &Path, args: &[S]) -> Output {
+pub(crate) fn try_git<S: AsRef<OsStr>>(dir: &Path, args: &[S]) -> Output {
     git_command(dir).args(args).output().unwrap()
 }
 
-pub fn git<S: AsRef<OsStr> + std::fmt::Debug>(dir: &Path, args: &[S]) -> String {
+pub(crate) fn git<S: AsRef<OsStr> + std::fmt::Debug>(dir: &Path, args: &[S]) -> String {
     let output = try_git(dir, args);
     assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
 }
 
 /// Feeds git's standard input.
-pub fn git_with<S: AsRef<OsStr> + std::fmt::Debug>(dir: &Path, args: &[S], input: &[u8]) -> String {
+pub(crate) fn git_with<S: AsRef<OsStr> + std::fmt::Debug>(dir: &Path, args: &[S], input: &[u8]) -> String {
     let mut command = git_command(dir);
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -183,19 +183,19 @@ pub fn git_with<S: AsRef<OsStr> + std::fmt::Debug>(dir: &Path, args: &[S], input
 }
 
 /// A repository with a work tree.
-pub struct Repo {
-    pub path: PathBuf,
+pub(crate) struct Repo {
+    pub(crate) path: PathBuf,
 }
 
 impl Repo {
-    pub fn new(path: PathBuf) -> Self {
+    pub(crate) fn new(path: PathBuf) -> Self {
         fs::create_dir_all(&path).unwrap();
         git(&path, &["init", "-q"]);
         Self { path }
     }
 
     /// Odd names, executable bits, links, a submodule, nested directories, many small files.
-    pub fn rich(path: PathBuf) -> Self {
+    pub(crate) fn rich(path: PathBuf) -> Self {
         let repo = Self::new(path);
         repo.write("README.md", b"hello\n");
         repo.write("run.sh", b"#!/bin/sh\n");
@@ -221,45 +221,45 @@ impl Repo {
         repo
     }
 
-    pub fn write(&self, path: &str, bytes: &[u8]) {
+    pub(crate) fn write(&self, path: &str, bytes: &[u8]) {
         let path = self.path.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, bytes).unwrap();
     }
 
-    pub fn executable(&self, path: &str) {
+    pub(crate) fn executable(&self, path: &str) {
         fs::set_permissions(self.path.join(path), PermissionsExt::from_mode(0o755)).unwrap();
     }
 
-    pub fn commit_all(&self, message: &str) -> String {
+    pub(crate) fn commit_all(&self, message: &str) -> String {
         git(&self.path, &["add", "-A"]);
         git(&self.path, &["commit", "-qm", message, "--allow-empty"]);
         self.head()
     }
 
-    pub fn head(&self) -> String {
+    pub(crate) fn head(&self) -> String {
         self.rev("HEAD")
     }
 
-    pub fn rev(&self, name: &str) -> String {
+    pub(crate) fn rev(&self, name: &str) -> String {
         git(&self.path, &["rev-parse", name])
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         self.path.to_str().unwrap().to_owned()
     }
 
-    pub fn spec(&self, reference: Option<&str>) -> ImportSpec {
+    pub(crate) fn spec(&self, reference: Option<&str>) -> ImportSpec {
         ImportSpec::Git { url: self.url(), reference: reference.map(Into::into) }
     }
 
     /// Writes any object, valid or not.
-    pub fn object(&self, kind: &str, bytes: &[u8]) -> String {
+    pub(crate) fn object(&self, kind: &str, bytes: &[u8]) -> String {
         git_with(&self.path, &["hash-object", "-t", kind, "-w", "--literally", "--stdin"], bytes)
     }
 
     /// Commits a tree made of raw entries (mode, name, oid) on branch main.
-    pub fn commit_raw_tree(&self, entries: &[(&str, &[u8], &str)]) -> String {
+    pub(crate) fn commit_raw_tree(&self, entries: &[(&str, &[u8], &str)]) -> String {
         let tree = self.raw_tree(entries);
         let text = format!("tree {tree}\nauthor T <t> {COMMIT_TIME} +0000\ncommitter T <t> {COMMIT_TIME} +0000\n\nraw\n");
         let commit = self.object("commit", text.as_bytes());
@@ -267,7 +267,7 @@ impl Repo {
         commit
     }
 
-    pub fn raw_tree(&self, entries: &[(&str, &[u8], &str)]) -> String {
+    pub(crate) fn raw_tree(&self, entries: &[(&str, &[u8], &str)]) -> String {
         let unhex = |t: &str| (0..20).map(|i| u8::from_str_radix(&t[2 * i..2 * i + 2], 16).unwrap()).collect::<Vec<_>>();
         let bytes: Vec<u8> = entries
             .iter()

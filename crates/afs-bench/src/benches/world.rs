@@ -26,14 +26,16 @@ pub(crate) struct World {
 impl World {
     /// A base of about `entries` entries: directories of files, in directories.
     pub(crate) fn of(entries: usize) -> Result<Self> {
-        let names: Vec<Vec<u8>> = (0..FILES_PER_DIR).map(|n| format!("source-file-{n}.rs").into_bytes()).collect();
+        let names: Vec<Vec<u8>> =
+            (0..FILES_PER_DIR).map(|n| format!("source-file-{n}.rs").into_bytes()).collect();
         let mut builder = BaseBuilder::new(0x5eed);
         let mut dirs: Vec<NodeHandle> = Vec::new();
         let mut upper = BaseBuilder::ROOT;
         while builder.len() < entries {
             if dirs.len() % DIRS_PER_DIR == 0 {
                 let name = format!("package-{}", dirs.len() / DIRS_PER_DIR);
-                upper = builder.add(BaseBuilder::ROOT, name.as_bytes(), NewEntry::new(NodeKind::Dir, 0o755))?;
+                upper =
+                    builder.add(BaseBuilder::ROOT, name.as_bytes(), NewEntry::new(NodeKind::Dir, 0o755))?;
             }
             let name = format!("module-{}", dirs.len() % DIRS_PER_DIR);
             let dir = builder.add(upper, name.as_bytes(), NewEntry::new(NodeKind::Dir, 0o755))?;
@@ -80,7 +82,15 @@ impl World {
                 5 | 6 => {
                     session.create(dir, b".source-file.rs.tmp")?;
                     let (from, to) = (NameRef::new(b".source-file.rs.tmp")?, NameRef::new(name)?);
-                    let plan = session.tree.plan_rename(dir, from, dir, to, RenameMode::Replace, |_| false, TIME_NS)?;
+                    let plan = session.tree.plan_rename(
+                        dir,
+                        from,
+                        dir,
+                        to,
+                        RenameMode::Replace,
+                        |_| false,
+                        TIME_NS,
+                    )?;
                     if let Some(op) = plan {
                         session.apply(&op);
                     }

@@ -6,7 +6,7 @@ use afs_fuse::{Caps, Health, MountOptions, health, mount, mounts, sweep, unmount
 use afs_types::Reason;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -32,17 +32,32 @@ fn child_that_mounts_and_waits() {
     }
 }
 
-fn child(dir: &Path, prefix: &[&str], auto_unmount: bool) -> (Child, String) {
+/// A process that mounts; whatever becomes of the test, neither it nor its mount stays.
+struct Mounter {
+    process: Child,
+    dir: PathBuf,
+    said: String,
+}
+
+impl Mounter {
+    fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+impl Drop for Mounter {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = sweep(&self.dir);
+    }
+}
+
+fn child(dir: &Path, auto_unmount: bool) -> Mounter {
     let test = std::env::current_exe().unwrap();
     let words = ["--exact", "life_cycle::child_that_mounts_and_waits", "--nocapture"];
-    let mut command = match prefix.split_first() {
-        Some((program, arguments)) => {
-            let mut command = Command::new(program);
-            command.args(arguments).arg(test);
-            command
-        }
-        None => Command::new(test),
-    };
+    let mut command = Command::new(test);
     command.args(words).env(CHILD_DIR, dir).stdout(Stdio::piped()).stderr(Stdio::null());
     if auto_unmount {
         command.env(CHILD_AUTO_UNMOUNT, "1");
@@ -50,7 +65,8 @@ fn child(dir: &Path, prefix: &[&str], auto_unmount: bool) -> (Child, String) {
     let mut child = command.spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let said = lines.map_while(Result::ok).find(|l| l.starts_with("mounted") || l.starts_with("failed"));
-    (child, said.unwrap_or_else(|| "ended without a word".into()))
+    let said = said.unwrap_or_else(|| "ended without a word".into());
+    Mounter { process: child, dir: dir.to_owned(), said }
 }
 
 fn is_mounted(dir: &Path) -> bool {
@@ -64,8 +80,8 @@ fn a_killed_process_leaves_no_hung_mount() {
     let place = tempfile::tempdir().unwrap();
     let dir = place.path().join("with space");
     fs::create_dir(&dir).unwrap();
-    let (mut process, said) = child(&dir, &[], false);
-    assert_eq!(said, "mounted");
+    let mut process = child(&dir, false);
+    assert_eq!(process.said, "mounted");
     assert_eq!(fs::read_to_string(dir.join("f")).unwrap(), "hello");
     assert_eq!(health(&dir), Health::Alive);
     let open = File::open(dir.join("f")).unwrap();
@@ -74,8 +90,7 @@ fn a_killed_process_leaves_no_hung_mount() {
     assert_eq!(refused.reason, Reason::AlreadyExists, "{refused:?}");
     assert!(!sweep(&dir).unwrap());
 
-    process.kill().unwrap();
-    process.wait().unwrap();
+    process.kill();
     let begin = Instant::now();
     assert!(is_mounted(&dir));
     assert_eq!(health(&dir), Health::Dead);
@@ -97,17 +112,16 @@ fn a_killed_process_leaves_no_hung_mount() {
 fn a_killed_process_with_auto_unmount_leaves_nothing() {
     need_fuse();
     let place = tempfile::tempdir().unwrap();
-    let (mut process, said) = child(place.path(), &[], true);
-    assert_eq!(said, "mounted");
+    let mut process = child(place.path(), true);
+    assert_eq!(process.said, "mounted");
     assert_eq!(fs::read_to_string(place.path().join("f")).unwrap(), "hello");
-    process.kill().unwrap();
-    process.wait().unwrap();
+    process.kill();
     eventually("the mount is gone", || !is_mounted(place.path()));
     // And an orderly end leaves no helper behind.
-    let (mut process, said) = child(place.path(), &[], true);
-    assert_eq!(said, "mounted");
+    let mut process = child(place.path(), true);
+    assert_eq!(process.said, "mounted");
     unmount_path(place.path(), false).unwrap();
-    process.wait().unwrap();
+    process.process.wait().unwrap();
     assert!(!is_mounted(place.path()));
 }
 
@@ -115,19 +129,18 @@ fn a_killed_process_with_auto_unmount_leaves_nothing() {
 fn a_stopped_process_is_recognised_and_can_be_removed() {
     need_fuse();
     let place = tempfile::tempdir().unwrap();
-    let (mut process, said) = child(place.path(), &[], false);
-    assert_eq!(said, "mounted");
-    let pid = rustix::process::Pid::from_raw(process.id().try_into().unwrap()).unwrap();
+    let mut process = child(place.path(), false);
+    assert_eq!(process.said, "mounted");
+    let pid = rustix::process::Pid::from_raw(process.process.id().try_into().unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
-    assert_eq!(health(place.path()), Health::Unresponsive);
+    eventually("it has really stopped", || health(place.path()) == Health::Unresponsive);
     let refused = mount(MemFs::new(Caps::default()), place.path(), &MountOptions::default()).err().unwrap();
     assert_eq!(refused.reason, Reason::InUse, "{refused:?}");
     assert!(refused.next_step().contains("--force"));
     // The probes of above wait in the mount, so it is busy; force frees them and the place.
     unmount_path(place.path(), true).unwrap();
     assert!(!is_mounted(place.path()));
-    process.kill().unwrap();
-    process.wait().unwrap();
+    process.kill();
 }
 
 #[test]
@@ -290,7 +303,9 @@ fn many_mounts_in_one_process_cost_little() {
     println!("50 mounts: {:?}, {} KiB", begin.elapsed(), grown / 1024);
     // Without the allocator's fixed threshold this is 50 * 3 * 16 MiB.
     assert!(grown < 100 << 20, "{grown} bytes");
-    drop(mounted);
+    for mounted in mounted {
+        mounted.unmount().unwrap();
+    }
     assert!(sh_in(place.path(), "ls */f 2>/dev/null | wc -l").trim() == "0");
     assert!(try_sh(place.path(), "rmdir *").status.success());
 }

@@ -82,10 +82,12 @@ fn now(mount: &Mount) -> SyncResponse {
     }
 }
 
-/// Ends silent mounts, for as long as the server runs.
-pub(crate) async fn expire(registry: &Registry) {
-    loop {
-        tokio::time::sleep(LEASE / 12).await;
-        registry.expire();
+impl Registry {
+    /// Ends silent mounts, for as long as the server runs.
+    pub(crate) async fn expire_forever(&self) {
+        loop {
+            tokio::time::sleep(LEASE / 12).await;
+            self.expire();
+        }
     }
 }

@@ -126,7 +126,6 @@ impl SessionService for Sessions {
     async fn archive_session(&self, r: Request<v1::ArchiveSessionRequest>) -> Reply<Session> {
         let r = r.into_inner();
         let id = id(&r.session_id).map_err(fail)?;
-        request_id(&r.request_id).map_err(fail)?;
         self.0.let_go(&id);
         let (engine, of) = (self.0.engine.clone(), id.clone());
         let archived = self.0.pool.run(move || engine.archive_session(&of)).await;
@@ -137,7 +136,6 @@ impl SessionService for Sessions {
     async fn resume_session(&self, r: Request<v1::ResumeSessionRequest>) -> Reply<Session> {
         let r = r.into_inner();
         let id = id(&r.session_id).map_err(fail)?;
-        request_id(&r.request_id).map_err(fail)?;
         let (engine, of) = (self.0.engine.clone(), id.clone());
         let resumed = self.0.pool.run(move || engine.resume_session(&of)).await;
         self.0.sessions_changed(&[id]);

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tonic::Request;
 
 /// Longest `wait_seconds`.
-pub(crate) const MAX_WAIT: Duration = Duration::from_secs(60);
+const MAX_WAIT: Duration = Duration::from_secs(60);
 /// How often a waiting call looks: no thread is held meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -89,7 +89,6 @@ impl SourceService for Sources {
     async fn refresh_source(&self, r: Request<v1::RefreshSourceRequest>) -> Reply<Source> {
         let r = r.into_inner();
         let id = id(&r.source_id).map_err(fail)?;
-        request_id(&r.request_id).map_err(fail)?;
         if r.r#ref.len() > limits::MAX_PATH_BYTES || r.r#ref.contains('\0') {
             return Err(fail(Error::invalid("ref", "a branch, tag or commit")));
         }

@@ -1,8 +1,9 @@
 //! Sources: where bases come from. Imports run in the engine; here they are started, watched and listed.
 //!
-//! Refused here: a spec that names nothing, a relative local path, a wait beyond [`grpc::MAX_WAIT`].
+//! Refused here: a spec that names nothing, a relative local path, a wait beyond 60 s.
 
 mod grpc;
 mod wire;
 
 pub use grpc::Sources;
+pub(crate) use wire::without_password;

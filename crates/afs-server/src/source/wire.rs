@@ -43,7 +43,7 @@ fn text(field: &'static str, text: &str) -> Result<()> {
 pub(crate) fn source(info: SourceInfo) -> v1::Source {
     let record = info.record;
     let spec = match record.kind.as_str() {
-        "git" => Spec::Git(v1::GitSpec { url: record.location, r#ref: record.reference.unwrap_or_default() }),
+        "git" => Spec::Git(v1::GitSpec { url: without_password(&record.location), r#ref: record.reference.unwrap_or_default() }),
         "local" => Spec::Local(v1::LocalSpec { path: record.location }),
         _ => Spec::Empty(v1::EmptySpec {}),
     };
@@ -73,6 +73,18 @@ pub(crate) fn source(info: SourceInfo) -> v1::Source {
     }
 }
 
+/// An address as it may be shown: without the secret that a URL can hold.
+pub(crate) fn without_password(url: &str) -> String {
+    let parts = url.split_once("://").and_then(|(scheme, rest)| {
+        let authority = rest.split('/').next().unwrap_or("");
+        let (user, host) = authority.rsplit_once('@')?;
+        let name = user.split_once(':').map(|(name, _)| format!("{name}:***"));
+        // A name without a password can be a token.
+        Some(format!("{scheme}://{}@{host}{}", name.unwrap_or_else(|| "***".into()), &rest[authority.len()..]))
+    });
+    parts.filter(|_| url.starts_with("http")).unwrap_or_else(|| url.to_owned())
+}
+
 fn failure(message: String) -> v1::Failure {
     v1::Failure {
         reason: Reason::SourceUnavailable.as_str().into(),
@@ -92,5 +104,36 @@ pub(crate) fn version((id, record): (VersionId, VersionRec)) -> v1::SourceVersio
         logical_bytes: record.bytes,
         stored_bytes: record.stored_bytes,
         create_time: Some(timestamp(record.created_ns)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_do_not_come_back() {
+        for (url, shown) in [
+            ("https://me:secret@host/x.git", "https://me:***@host/x.git"),
+            ("https://token@host/x@y", "https://***@host/x@y"),
+            ("https://a:b@c:d@host", "https://a:***@host"),
+            ("https://host/a@b", "https://host/a@b"),
+            ("ssh://git@host/x", "ssh://git@host/x"),
+            ("/srv/x", "/srv/x"),
+            ("git@host:x", "git@host:x"),
+        ] {
+            assert_eq!(without_password(url), shown);
+        }
+    }
+
+    #[test]
+    fn a_spec_names_one_thing() {
+        let git = |url: &str| Some(v1::SourceSpec { spec: Some(Spec::Git(v1::GitSpec { url: url.into(), r#ref: String::new() })) });
+        assert!(matches!(spec(git("/x")).unwrap(), ImportSpec::Git { reference: None, .. }));
+        assert!(spec(git("")).unwrap_err().message().starts_with("spec.git.url"));
+        assert!(spec(git(&"x".repeat(5000))).is_err());
+        assert!(spec(None).is_err());
+        let local = v1::SourceSpec { spec: Some(Spec::Local(v1::LocalSpec { path: "here".into() })) };
+        assert!(spec(Some(local)).unwrap_err().message().starts_with("spec.local.path"));
     }
 }

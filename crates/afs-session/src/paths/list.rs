@@ -24,13 +24,13 @@ pub struct Listing {
 impl View {
     /// One entry. A symbolic link at the end of the path is shown itself.
     pub fn stat(&self, path: &SessionPath) -> Result<Entry> {
-        self.try_stat(path)?.ok_or_else(|| at(path)(Reason::NotFound.into()))
+        self.try_stat(path, false)?.ok_or_else(|| at(path)(Reason::NotFound.into()))
     }
 
     /// One entry, or none if nothing is there.
-    pub(super) fn try_stat(&self, path: &SessionPath) -> Result<Option<Entry>> {
+    pub(super) fn try_stat(&self, path: &SessionPath, follow: bool) -> Result<Option<Entry>> {
         let facts = &mut self.facts();
-        match walk(&self.tree, facts, path, false).map_err(at(path))? {
+        match walk(&self.tree, facts, path, follow).map_err(at(path))? {
             Place::There { attr, .. } => entry_of(&self.tree, facts, path.clone(), attr).map(Some),
             Place::Missing { .. } => Ok(None),
         }

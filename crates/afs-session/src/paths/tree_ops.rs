@@ -27,21 +27,21 @@ impl Files<'_> {
     /// Makes a directory. With `parents` also the missing ones above it, and one that is there already is fine.
     pub fn mkdir(&self, path: &SessionPath, mode: Option<u32>, parents: bool, by: &By) -> Result<Written> {
         let print = format!("{mode:?} {parents}");
-        self.change_entry("CreateDirectory", by, &[&path.to_bytes(), print.as_bytes()], path, |work| {
+        self.change_entry("CreateDirectory", by, &[&path.to_bytes(), print.as_bytes()], (path, false), |work| {
             make_dir(work, path, mode, parents)
         })
     }
 
     /// Makes a symbolic link. Its target is data and need not exist.
     pub fn symlink(&self, path: &SessionPath, target: &[u8], by: &By) -> Result<Written> {
-        self.change_entry("CreateSymlink", by, &[&path.to_bytes(), target], path, |work| {
+        self.change_entry("CreateSymlink", by, &[&path.to_bytes(), target], (path, false), |work| {
             make_symlink(work, path, target)
         })
     }
 
     /// Gives a file one more name.
     pub fn hard_link(&self, source: &SessionPath, path: &SessionPath, by: &By) -> Result<Written> {
-        self.change_entry("CreateHardLink", by, &[&source.to_bytes(), &path.to_bytes()], path, |work| {
+        self.change_entry("CreateHardLink", by, &[&source.to_bytes(), &path.to_bytes()], (path, false), |work| {
             let (attr, _) = work.find(source, false).map_err(at(source))?;
             let (dir, name) = work.free_name(path, false).map_err(at(path))?;
             let link = work.run(|c| c.tree.plan_link(attr.ino, dir, name.as_ref(), c.now_ns).map(Some));
@@ -61,7 +61,7 @@ impl Files<'_> {
     ) -> Result<Written> {
         let print = format!("{overwrite} {precondition:?}");
         let parts = [&source.to_bytes()[..], &destination.to_bytes(), print.as_bytes()];
-        self.change_entry("MovePath", by, &parts, destination, |work| {
+        self.change_entry("MovePath", by, &parts, (destination, false), |work| {
             work.check(precondition, source, false).map_err(at(source))?;
             rename(work, source, destination, overwrite)
         })
@@ -76,7 +76,7 @@ impl Files<'_> {
         by: &By,
     ) -> Result<Written> {
         let print = format!("{recursive} {precondition:?}");
-        self.change_entry("RemovePath", by, &[&path.to_bytes(), print.as_bytes()], path, |work| {
+        self.change_entry("RemovePath", by, &[&path.to_bytes(), print.as_bytes()], (path, false), |work| {
             work.check(precondition, path, false).map_err(at(path))?;
             remove(work, path, recursive)
         })
@@ -85,7 +85,7 @@ impl Files<'_> {
     /// Sets attributes. A symbolic link at the end of the path is followed.
     pub fn set_attributes(&self, path: &SessionPath, want: &SetAttributes, by: &By) -> Result<Written> {
         let print = format!("{want:?}");
-        self.change_entry("SetAttributes", by, &[&path.to_bytes(), print.as_bytes()], path, |work| {
+        self.change_entry("SetAttributes", by, &[&path.to_bytes(), print.as_bytes()], (path, true), |work| {
             want.apply(work, path).map_err(at(path))
         })
     }

@@ -94,6 +94,11 @@ impl<'t> Walker<'t> {
         self.item
     }
 
+    /// Forgets the current item, so that it is not entered.
+    pub(super) fn skip(&mut self) {
+        self.item = None;
+    }
+
     /// Goes into the current item, if it is a directory.
     pub(super) fn enter(&mut self) {
         if let Some(item) = self.item.filter(|i| i.attr.is_dir()) {

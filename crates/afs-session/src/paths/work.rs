@@ -134,9 +134,9 @@ impl Work<'_, '_, '_, '_> {
         precondition.check(self.tree(), place.attr(), path)
     }
 
-    /// The entry of a path as it is so far; a symbolic link at its end is shown itself.
-    pub(super) fn entry(&mut self, path: &SessionPath) -> Result<Option<Entry>> {
-        match self.walk(path, false)? {
+    /// The entry of a path as it is so far; a symbolic link at its end is shown itself unless `follow`.
+    pub(super) fn entry(&mut self, path: &SessionPath, follow: bool) -> Result<Option<Entry>> {
+        match self.walk(path, follow)? {
             Place::There { attr, .. } => entry_of(self.txn.tree(), self.facts, path.clone(), attr).map(Some),
             Place::Missing { .. } => Ok(None),
         }
@@ -209,17 +209,17 @@ impl<'e> Files<'e> {
         self.session.dry(|txn| change(&mut Work { txn, facts }))
     }
 
-    /// A change whose answer is the entry of one path.
+    /// A change whose answer is the entry of one path, of a symbolic link's target if `follow`.
     pub(super) fn change_entry(
         &self,
         method: &'static str,
         by: &By,
         parts: &[&[u8]],
-        path: &SessionPath,
+        (path, follow): (&SessionPath, bool),
         mut change: impl FnMut(&mut Work<'_, '_, '_, '_>) -> Result<()>,
     ) -> Result<Written> {
         let attempt = match self.begin(method, by, parts)? {
-            Begin::Done(words) => return self.replayed(&words, path),
+            Begin::Done(words) => return self.replayed(&words, path, follow),
             Begin::Go(attempt) => attempt,
         };
         let facts = &mut Facts::free(self.blobs());
@@ -228,7 +228,7 @@ impl<'e> Files<'e> {
             facts,
             |work| {
                 change(work)?;
-                work.entry(path).map_err(at(path))
+                work.entry(path, follow).map_err(at(path))
             },
             |_| Vec::new(),
         )?;
@@ -236,9 +236,9 @@ impl<'e> Files<'e> {
     }
 
     /// The answer to a repeated request.
-    pub(super) fn replayed(&self, words: &[String], path: &SessionPath) -> Result<Written> {
+    pub(super) fn replayed(&self, words: &[String], path: &SessionPath, follow: bool) -> Result<Written> {
         let stamp = self.replayed_stamp(words)?;
-        Ok(Written { entry: self.view().try_stat(path)?, revision: stamp.seq, stamp })
+        Ok(Written { entry: self.view().try_stat(path, follow)?, revision: stamp.seq, stamp })
     }
 
     /// The revision in a remembered answer. Everything so far is waited for, so that the answer is as durable as the first was.

@@ -84,7 +84,7 @@ impl Files<'_> {
         }
         let print = format!("{options:?}");
         let attempt = match self.begin("WriteFile", by, &[&path.to_bytes(), print.as_bytes(), &digest])? {
-            Begin::Done(words) => return self.replayed(&words, path),
+            Begin::Done(words) => return self.replayed(&words, path, true),
             Begin::Go(attempt) => attempt,
         };
         let put = PutFile {
@@ -96,7 +96,7 @@ impl Files<'_> {
             body: &body,
         };
         let step = |work: &mut Work<'_, '_, '_, '_>| {
-            put.run(work).and_then(|()| work.entry(path)).map_err(at(path))
+            put.run(work).and_then(|()| work.entry(path, true)).map_err(at(path))
         };
         let (entry, stamp) = self.transact(&Task { by, attempt }, facts, step, |_| Vec::new())?;
         Ok(Written { entry, revision: stamp.seq, stamp })
@@ -204,7 +204,7 @@ impl Hashed<'_> {
     /// Replaces `piece` by the next `most` bytes; fewer only at the end.
     fn fill(&mut self, piece: &mut Vec<u8>, most: usize) -> Result<()> {
         piece.clear();
-        let read = self.bytes.by_ref().take(most as u64).read_to_end(piece);
+        let read = (&mut *self.bytes).take(most as u64).read_to_end(piece);
         read.map_err(|e| match e.downcast::<Error>() {
             // The surface's own word on why its stream ended (a limit, a digest, a client that left).
             Ok(error) => error,

@@ -9,6 +9,7 @@ use super::writer::WriterPack;
 use afs_types::BlobId;
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 const SHARDS: usize = 64;
@@ -24,6 +25,26 @@ pub(super) enum Pending {
     Raw(Arc<NewRaw>),
 }
 
+/// Ids are keyed hashes already, unpredictable without the tenant's key: eight of their bytes are as good a hash as any.
+#[derive(Clone, Copy, Default)]
+pub(super) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        // Called with the length of the array, then its 32 bytes; the byte that picks the shard is not among those used.
+        if let Some(tail) = bytes.last_chunk::<8>() {
+            self.0 ^= u64::from_le_bytes(*tail);
+        }
+    }
+    fn write_usize(&mut self, _: usize) {}
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Builds [`IdHasher`].
+pub(super) type ById = BuildHasherDefault<IdHasher>;
+
 enum Entry {
     /// A thread is storing it.
     Claimed,
@@ -32,7 +53,7 @@ enum Entry {
 
 #[derive(Default)]
 struct Shard {
-    entries: Mutex<HashMap<BlobId, Entry>>,
+    entries: Mutex<HashMap<BlobId, Entry, ById>>,
     changed: Condvar,
 }
 

@@ -230,6 +230,24 @@ impl RawStore {
         Ok(Arc::new(NewRaw { id, open: Arc::new(open), temp, published, synced }))
     }
 
+    /// A clone of a whole file that shares its blocks, where the file system can do that; else none.
+    pub(super) fn clone_file(&self, source: &File, len: u64) -> Result<Option<Arc<NewRaw>>> {
+        let temp = self.temp.join(self.next_temp.fetch_add(1, Ordering::Relaxed).to_string());
+        let action = || format!("write {}", temp.display());
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&temp);
+        let file = file.map_err(|e| Error::io(action(), e))?;
+        let cloned = rustix::fs::ioctl_ficlone(&file, source).is_ok();
+        if !cloned || file.metadata().map_err(|e| Error::io(action(), e))?.len() != len {
+            let _ = std::fs::remove_file(&temp);
+            return Ok(None);
+        }
+        // The clone is hashed, not the source: that may change meanwhile.
+        let (id, shape) = self.measure(&temp)?;
+        let open = Arc::new(OpenRaw::new(file, Arc::new(shape)));
+        let (published, synced) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Some(Arc::new(NewRaw { id, open, temp, published, synced })))
+    }
+
     fn fill(
         &self,
         temp: &Path,

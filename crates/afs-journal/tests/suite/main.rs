@@ -1,0 +1,7 @@
+//! One binary for all tests of the journal on RocksDB.
+
+mod contract;
+mod damage;
+mod kill;
+mod space;
+mod support;

@@ -1,0 +1,7 @@
+//! What operators and tools ask a server about itself: versions, limits, counters, readiness.
+
+mod checks;
+mod grpc;
+
+pub(crate) use checks::run as run_checks;
+pub use grpc::Admin;

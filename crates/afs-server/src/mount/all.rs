@@ -1,0 +1,368 @@
+//! Every session as a directory of one mount. The session is in the high 32 bits of the inode number, since git compares
+//! the low ones.
+
+use super::one::{OneSession, invalidation};
+use super::slots::{Live, Slots, join, root, split};
+use crate::disk::space;
+use afs_fuse::{
+    Allocate, Attr, Caller, CopyRange, DirEntry, DirSink, Invalidation, InvalidationSink, OpenMode, Opened,
+    RenameMode, Seek, SetAttr, StatFs, Vfs, WatchGuard, WriteMode, Written, XattrMode,
+};
+use afs_session::{Engine, ListSessions};
+use afs_types::{Clock, Error, Ino, NameRef, ROOT_INO, Reason, Result, SessionId};
+use parking_lot::Mutex;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The directory of sessions.
+pub struct AllSessions {
+    engine: Arc<Engine>,
+    data_dir: PathBuf,
+    clock: Arc<dyn Clock>,
+    next_who: Arc<AtomicU64>,
+    slots: Slots,
+    sink: Mutex<Option<InvalidationSink>>,
+    /// Grows when a session comes or goes.
+    version: AtomicU64,
+    started_ns: i64,
+}
+
+impl AllSessions {
+    /// Shows the engine's sessions once mounted.
+    pub fn new(
+        engine: Arc<Engine>,
+        data_dir: PathBuf,
+        clock: Arc<dyn Clock>,
+        next_who: Arc<AtomicU64>,
+    ) -> Self {
+        let started_ns = clock.now_ns();
+        Self {
+            engine,
+            data_dir,
+            clock,
+            next_who,
+            slots: Slots::default(),
+            sink: Mutex::default(),
+            version: AtomicU64::new(1),
+            started_ns,
+        }
+    }
+
+    /// Sessions were made, archived, resumed or deleted: the kernel must look again.
+    pub fn sessions_changed(&self, ids: &[SessionId]) {
+        let Some(sink) = self.sink.lock().clone() else { return };
+        self.version.fetch_add(1, Ordering::Relaxed);
+        if ids.len() > 1000 {
+            // Cheaper than so many names, most of which the kernel never asked for.
+            sink(Invalidation::Inode { ino: ROOT_INO, data: true });
+        }
+        for id in ids {
+            sink(Invalidation::Entry { parent: ROOT_INO, name: id.as_str().as_bytes().into() });
+        }
+    }
+
+    /// Ends the watch of a session, so that it does not count as in use because the kernel once looked at it.
+    pub fn let_go(&self, id: &SessionId) {
+        if let Some(slot) = self.slots.known(id) {
+            self.slots.drop_live(slot);
+        }
+    }
+
+    /// The session of a slot, loaded if it has to be.
+    fn live(&self, slot: u32) -> Result<Arc<Live>> {
+        if let Some(live) = self.slots.live(slot) {
+            return Ok(live);
+        }
+        let session = self.engine.session(&self.slots.id(slot)?)?;
+        let who = self.next_who.fetch_add(1, Ordering::Relaxed);
+        let fs = OneSession::new(session.clone(), self.clock.clone(), who);
+        let sink = self.sink.lock().clone();
+        let watch = session.watch(
+            who,
+            Arc::new(move |change| {
+                if let Some(sink) = &sink {
+                    sink(shifted(slot, invalidation(change)));
+                }
+            }),
+        );
+        Ok(self.slots.keep(slot, Live { fs, _watch: WatchGuard::new(watch) }))
+    }
+
+    /// Runs a call on the session that an inode belongs to.
+    fn on<T>(&self, ino: Ino, call: impl FnOnce(&OneSession, Ino) -> Result<T>) -> Result<T> {
+        match split(ino) {
+            (0, _) => Err(Reason::NotPermitted.into()),
+            (slot, inner) => call(&self.live(slot)?.fs, inner),
+        }
+    }
+
+    /// The same, for calls that answer with attributes.
+    fn attr(&self, ino: Ino, call: impl FnOnce(&OneSession, Ino) -> Result<Attr>) -> Result<Attr> {
+        let attr = self.on(ino, call)?;
+        Ok(outer(split(ino).0, attr))
+    }
+
+    /// Two inodes of one session.
+    fn pair(a: Ino, b: Ino) -> Result<Ino> {
+        let ((slot_a, _), (slot_b, inner)) = (split(a), split(b));
+        if slot_a == slot_b { Ok(inner) } else { Err(Reason::CrossSession.into()) }
+    }
+
+    fn top(&self) -> Attr {
+        Attr {
+            ino: ROOT_INO,
+            mode: 0o040_755,
+            nlink: 2,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            blocks: 0,
+            atime_ns: self.started_ns,
+            mtime_ns: self.started_ns,
+            ctime_ns: self.started_ns,
+            rdev: 0,
+            version: self.version.load(Ordering::Relaxed),
+        }
+    }
+
+    fn session_root(&self, name: &[u8]) -> Result<Attr> {
+        let text = std::str::from_utf8(name).map_err(|_| Error::bare(Reason::NotFound))?;
+        let id = SessionId::parse(text).map_err(|_| Error::bare(Reason::NotFound))?;
+        let loaded = self.engine.session(&id).map_err(|e| match e.reason {
+            Reason::SessionNotFound | Reason::SessionArchived => Error::bare(Reason::NotFound),
+            _ => e,
+        });
+        drop(loaded?);
+        let slot = self.slots.of(&id)?;
+        Ok(outer(slot, self.live(slot)?.fs.getattr(ROOT_INO)?))
+    }
+
+    /// Sessions in order of id. The cookie is the slot of the last one shown.
+    fn list(&self, cookie: u64, sink: &mut DirSink<'_>) -> Result<()> {
+        let after = match u32::try_from(cookie) {
+            Ok(0) => None,
+            Ok(slot) => Some(self.slots.id(slot)?.to_string()),
+            Err(_) => return Err(Reason::InvalidArgument.into()),
+        };
+        let mut query = ListSessions { page_size: 1000, after, archived: Some(false), ..ListSessions::default() };
+        loop {
+            let page = self.engine.list_sessions(&query)?;
+            for info in &page.items {
+                let slot = self.slots.of(&info.id)?;
+                let entry = DirEntry {
+                    ino: root(slot),
+                    mode: 0o040_000,
+                    name: info.id.as_str().as_bytes(),
+                    next: slot.into(),
+                    attr: None,
+                };
+                if !sink(entry) {
+                    return Ok(());
+                }
+            }
+            match page.next {
+                Some(next) => query.after = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+fn outer(slot: u32, attr: Attr) -> Attr {
+    Attr { ino: join(slot, attr.ino), ..attr }
+}
+
+fn shifted(slot: u32, change: Invalidation) -> Invalidation {
+    match change {
+        Invalidation::Inode { ino, data } => Invalidation::Inode { ino: join(slot, ino), data },
+        Invalidation::Entry { parent, name } => Invalidation::Entry { parent: join(slot, parent), name },
+        Invalidation::Everything => Invalidation::Everything,
+    }
+}
+
+impl Vfs for AllSessions {
+    fn watch(&self, sink: InvalidationSink) -> WatchGuard {
+        *self.sink.lock() = Some(sink);
+        WatchGuard::none()
+    }
+
+    fn lookup(&self, parent: Ino, name: NameRef<'_>) -> Result<Attr> {
+        match split(parent) {
+            (0, _) => self.session_root(name.as_bytes()),
+            _ => self.attr(parent, |fs, dir| fs.lookup(dir, name)),
+        }
+    }
+
+    fn forget(&self, ino: Ino) {
+        // The kernel drops a directory after everything in it.
+        if let (slot, ROOT_INO) = split(ino)
+            && slot != 0
+        {
+            self.slots.drop_live(slot);
+        }
+    }
+
+    fn getattr(&self, ino: Ino) -> Result<Attr> {
+        match split(ino) {
+            (0, _) => Ok(self.top()),
+            _ => self.attr(ino, Vfs::getattr),
+        }
+    }
+
+    fn setattr(&self, ino: Ino, set: SetAttr) -> Result<Attr> {
+        self.attr(ino, |fs, ino| fs.setattr(ino, set))
+    }
+
+    fn readlink(&self, ino: Ino) -> Result<Vec<u8>> {
+        self.on(ino, Vfs::readlink)
+    }
+
+    fn mknod(&self, parent: Ino, name: NameRef<'_>, mode: u32, rdev: u32, caller: Caller) -> Result<Attr> {
+        self.attr(parent, |fs, dir| fs.mknod(dir, name, mode, rdev, caller))
+    }
+
+    fn mkdir(&self, parent: Ino, name: NameRef<'_>, mode: u32, caller: Caller) -> Result<Attr> {
+        self.attr(parent, |fs, dir| fs.mkdir(dir, name, mode, caller))
+    }
+
+    fn symlink(&self, parent: Ino, name: NameRef<'_>, target: &[u8], caller: Caller) -> Result<Attr> {
+        self.attr(parent, |fs, dir| fs.symlink(dir, name, target, caller))
+    }
+
+    fn link(&self, ino: Ino, parent: Ino, name: NameRef<'_>) -> Result<Attr> {
+        let dir = Self::pair(ino, parent)?;
+        self.attr(ino, |fs, ino| fs.link(ino, dir, name))
+    }
+
+    fn unlink(&self, parent: Ino, name: NameRef<'_>) -> Result<()> {
+        self.on(parent, |fs, dir| fs.unlink(dir, name))
+    }
+
+    fn rmdir(&self, parent: Ino, name: NameRef<'_>) -> Result<()> {
+        self.on(parent, |fs, dir| fs.rmdir(dir, name))
+    }
+
+    fn rename(&self, from: (Ino, NameRef<'_>), to: (Ino, NameRef<'_>), mode: RenameMode) -> Result<()> {
+        let new_dir = Self::pair(from.0, to.0)?;
+        self.on(from.0, |fs, dir| fs.rename((dir, from.1), (new_dir, to.1), mode))
+    }
+
+    fn open(&self, ino: Ino, mode: OpenMode) -> Result<Opened> {
+        self.on(ino, |fs, ino| fs.open(ino, mode))
+    }
+
+    fn create(
+        &self,
+        parent: Ino,
+        name: NameRef<'_>,
+        permissions: u32,
+        open: OpenMode,
+        exclusive: bool,
+        caller: Caller,
+    ) -> Result<(Attr, Opened)> {
+        let (attr, opened) =
+            self.on(parent, |fs, dir| fs.create(dir, name, permissions, open, exclusive, caller))?;
+        Ok((outer(split(parent).0, attr), opened))
+    }
+
+    fn read(&self, ino: Ino, fh: u64, offset: u64, length: usize, out: &mut dyn FnMut(&[u8])) -> Result<()> {
+        self.on(ino, |fs, ino| fs.read(ino, fh, offset, length, out))
+    }
+
+    fn write(&self, ino: Ino, fh: u64, offset: u64, bytes: &[u8], mode: WriteMode) -> Result<Written> {
+        self.on(ino, |fs, ino| fs.write(ino, fh, offset, bytes, mode))
+    }
+
+    fn release(&self, ino: Ino, fh: u64) {
+        let closed = self.on(ino, |fs, ino| {
+            fs.release(ino, fh);
+            Ok(())
+        });
+        if let Err(error) = closed {
+            tracing::debug!(ino, ?error, "close a file of a session that is gone");
+        }
+    }
+
+    fn fsync(&self, ino: Ino, data_only: bool) -> Result<()> {
+        match split(ino) {
+            (0, _) => self.engine.sync(),
+            _ => self.on(ino, |fs, ino| fs.fsync(ino, data_only)),
+        }
+    }
+
+    fn readdir(&self, ino: Ino, fh: u64, cookie: u64, plus: bool, sink: &mut DirSink<'_>) -> Result<()> {
+        let (slot, _) = split(ino);
+        if slot == 0 {
+            return self.list(cookie, sink);
+        }
+        self.on(ino, |fs, dir| {
+            fs.readdir(dir, fh, cookie, plus, &mut |entry| {
+                sink(DirEntry {
+                    ino: join(slot, entry.ino),
+                    attr: entry.attr.map(|attr| outer(slot, attr)),
+                    ..entry
+                })
+            })
+        })
+    }
+
+    fn parent(&self, ino: Ino) -> Ino {
+        match split(ino) {
+            (0, _) | (_, ROOT_INO) => ROOT_INO,
+            (slot, _) => self.on(ino, |fs, ino| Ok(fs.parent(ino))).map_or(ROOT_INO, |ino| join(slot, ino)),
+        }
+    }
+
+    fn statfs(&self, ino: Ino) -> Result<StatFs> {
+        match split(ino) {
+            (0, _) => {
+                let disk = space(&self.data_dir)?;
+                Ok(StatFs {
+                    block_size: 4096,
+                    blocks: disk.total_bytes / 4096,
+                    blocks_free: disk.free_bytes / 4096,
+                    blocks_available: disk.free_bytes / 4096,
+                    files: 0,
+                    files_free: 0,
+                })
+            }
+            _ => self.on(ino, Vfs::statfs),
+        }
+    }
+
+    fn fallocate(&self, ino: Ino, fh: u64, what: Allocate) -> Result<()> {
+        self.on(ino, |fs, ino| fs.fallocate(ino, fh, what))
+    }
+
+    fn seek(&self, ino: Ino, fh: u64, offset: u64, what: Seek) -> Result<Option<u64>> {
+        self.on(ino, |fs, ino| fs.seek(ino, fh, offset, what))
+    }
+
+    fn copy_range(&self, range: CopyRange) -> Result<u64> {
+        let to = Self::pair(range.from, range.to)?;
+        self.on(range.from, |fs, from| fs.copy_range(CopyRange { from, to, ..range }))
+    }
+
+    fn setxattr(&self, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()> {
+        self.on(ino, |fs, ino| fs.setxattr(ino, name, value, mode))
+    }
+
+    fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
+        match split(ino) {
+            (0, _) => Err(Reason::NoAttribute.into()),
+            _ => self.on(ino, |fs, ino| fs.getxattr(ino, name)),
+        }
+    }
+
+    fn listxattr(&self, ino: Ino) -> Result<Vec<u8>> {
+        match split(ino) {
+            (0, _) => Ok(Vec::new()),
+            _ => self.on(ino, |fs, ino| fs.listxattr(ino)),
+        }
+    }
+
+    fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
+        self.on(ino, |fs, ino| fs.removexattr(ino, name))
+    }
+}

@@ -1,0 +1,107 @@
+//! Which session has which high half of inode numbers in the mount of all sessions.
+//!
+//! Guarantees: a slot names one session for the life of the mount and is never used for another, so an inode number
+//! that the kernel still has can only mean what it meant; a session that was let go gets its old slot again.
+
+use super::one::OneSession;
+use afs_fuse::WatchGuard;
+use afs_types::{Error, Ino, ROOT_INO, Reason, Result, SessionId};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Slot 0 is the directory of sessions.
+const MAX_SLOTS: usize = u32::MAX as usize >> 1;
+
+/// A session that the kernel knows.
+pub(super) struct Live {
+    pub(super) fs: OneSession,
+    pub(super) _watch: WatchGuard,
+}
+
+#[derive(Default)]
+pub(super) struct Slots {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    ids: Vec<SessionId>,
+    by_id: HashMap<SessionId, u32>,
+    live: HashMap<u32, Arc<Live>>,
+}
+
+impl Slots {
+    /// The session's slot, given on first use.
+    pub(super) fn of(&self, id: &SessionId) -> Result<u32> {
+        let mut state = self.state.lock();
+        if let Some(slot) = state.by_id.get(id) {
+            return Ok(*slot);
+        }
+        if state.ids.len() >= MAX_SLOTS {
+            return Err(Error::new(Reason::QuotaExceeded, "this mount has shown too many sessions")
+                .next("unmount it and mount it again"));
+        }
+        state.ids.push(id.clone());
+        let slot = state.ids.len() as u32;
+        state.by_id.insert(id.clone(), slot);
+        Ok(slot)
+    }
+
+    /// The session of a slot.
+    pub(super) fn id(&self, slot: u32) -> Result<SessionId> {
+        let state = self.state.lock();
+        let index = (slot as usize).checked_sub(1).ok_or(Reason::Stale)?;
+        state.ids.get(index).cloned().ok_or_else(|| Reason::Stale.into())
+    }
+
+    pub(super) fn live(&self, slot: u32) -> Option<Arc<Live>> {
+        self.state.lock().live.get(&slot).cloned()
+    }
+
+    /// Keeps a session; if somebody else did so first, theirs.
+    pub(super) fn keep(&self, slot: u32, live: Live) -> Arc<Live> {
+        self.state.lock().live.entry(slot).or_insert_with(|| Arc::new(live)).clone()
+    }
+
+    /// Lets a session go. It comes back when the kernel asks for it again.
+    pub(super) fn drop_live(&self, slot: u32) {
+        let gone = self.state.lock().live.remove(&slot);
+        drop(gone); // its watch ends outside of the lock
+    }
+
+    /// The slot of a session that has one.
+    pub(super) fn known(&self, id: &SessionId) -> Option<u32> {
+        self.state.lock().by_id.get(id).copied()
+    }
+}
+
+/// The number in the mount of an inode of a session.
+pub(super) fn join(slot: u32, ino: Ino) -> Ino {
+    u64::from(slot) << 32 | ino
+}
+
+/// Slot and inode number. The directory of sessions is (0, 1).
+pub(super) fn split(ino: Ino) -> (u32, Ino) {
+    ((ino >> 32) as u32, ino & 0xffff_ffff)
+}
+
+/// The number of a session's root.
+pub(super) fn root(slot: u32) -> Ino {
+    join(slot, ROOT_INO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_stay() {
+        let (slots, a, b) = (Slots::default(), SessionId::parse("sess_a").unwrap(), SessionId::parse("sess_b").unwrap());
+        assert_eq!((slots.of(&a).unwrap(), slots.of(&b).unwrap(), slots.of(&a).unwrap()), (1, 2, 1));
+        assert_eq!(slots.id(2).unwrap(), b);
+        assert!(slots.id(0).is_err() && slots.id(3).is_err());
+        assert_eq!(split(join(7, 42)), (7, 42));
+        assert_eq!(split(ROOT_INO), (0, 1));
+    }
+}

@@ -1,0 +1,99 @@
+//! A running server, from open to close; what the binary and the tests start.
+//!
+//! Guarantees: when [`start`] returns, the port answers; [`Running::stop`] drains requests, takes the mount away, and
+//! returns when everything acknowledged is on disk.
+
+use crate::app::App;
+use crate::config::Config;
+use crate::{listen, router};
+use afs_fuse::{MountOptions, Mounted};
+use afs_types::{Error, Reason, Result};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+/// A server that answers.
+pub struct Running {
+    app: Arc<App>,
+    addresses: Vec<SocketAddr>,
+    tasks: JoinSet<()>,
+    mounted: Option<Mounted>,
+}
+
+/// Opens the data directory, the mount if one is asked for, and the port.
+pub async fn start(config: Config) -> Result<Running> {
+    // Before anything is opened: a second server on the same port fails fast, and without touching the data.
+    let mut listeners = Vec::new();
+    for address in &config.listen {
+        listeners.push(bind(*address).await?);
+    }
+    let opening = config.clone();
+    let app = blocking(move || App::open(&opening)).await?;
+    let router = router::router(app.clone()).await?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(app.clone().background());
+    let mut addresses = Vec::new();
+    for listener in listeners {
+        addresses.push(listener.local_addr().map_err(|e| Error::io("ask for the address", e))?);
+        tasks.spawn(listen::serve(listener, router.clone(), config.max_connections, app.stopping()));
+    }
+    let mounted = match config.mount_dir.clone() {
+        None => None,
+        Some(dir) => {
+            let app = app.clone();
+            Some(blocking(move || mount(&app, &dir)).await?)
+        }
+    };
+    Ok(Running { app, addresses, tasks, mounted })
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|e| match e.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            Error::new(Reason::InUse, format!("{address} is used by another program"))
+                .next("stop that program, or choose another port with --listen 127.0.0.1:PORT (0: any free one)")
+        }
+        _ => Error::io(format!("listen on {address}"), e),
+    })
+}
+
+fn mount(app: &App, dir: &Path) -> Result<Mounted> {
+    std::fs::create_dir_all(dir).or_else(|e| if dir.exists() { Ok(()) } else { Err(e) })
+        .map_err(|e| Error::io(format!("create {}", dir.display()), e))?;
+    let options = MountOptions { name: "aether:sessions".into(), ..MountOptions::default() };
+    afs_fuse::mount(app.all.clone(), dir, &options)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|e| Err(Error::new(Reason::Internal, e.to_string())))
+}
+
+impl Running {
+    /// Where it listens.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+    /// Its parts.
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+    /// Where all sessions are mounted, if they are.
+    pub fn mount_dir(&self) -> Option<&Path> {
+        self.mounted.as_ref().map(Mounted::dir)
+    }
+
+    /// Stops: no new connections, requests end, the mount goes, everything acknowledged is on disk.
+    pub async fn stop(mut self) -> Result<()> {
+        self.app.stop();
+        while self.tasks.join_next().await.is_some() {}
+        let (app, mounted) = (self.app, self.mounted);
+        blocking(move || {
+            let unmounted = mounted.map_or(Ok(()), Mounted::unmount);
+            app.close().and(unmounted)
+        })
+        .await
+    }
+}

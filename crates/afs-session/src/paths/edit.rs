@@ -1,0 +1,251 @@
+//! Exact text replacement.
+//!
+//! Guarantees: every `old_text` is found exactly once unless all are to be replaced; edits apply in order, each to the text the
+//! one before left; if one does not apply, nothing changes, and the error says where to look. [`apply`] is pure.
+
+use super::entry::{Entry, Precondition};
+use super::error::at;
+use super::facts::{Facts, Note};
+use super::work::{Task, Work};
+use super::write::replace;
+use super::{By, Files};
+use crate::requests::Begin;
+use crate::session::Stamp;
+use afs_types::{Error, Reason, Result, SessionPath};
+
+/// One replacement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replacement {
+    /// What is there.
+    pub old: String,
+    /// What shall be there.
+    pub new: String,
+    /// Everywhere; otherwise `old` must be there exactly once.
+    pub replace_all: bool,
+}
+
+/// A request to edit a file.
+#[derive(Clone, Debug, Default)]
+pub struct FileEdit {
+    /// In order.
+    pub edits: Vec<Replacement>,
+    /// On the file.
+    pub precondition: Precondition,
+    /// Answer as if, change nothing.
+    pub dry_run: bool,
+}
+
+/// What an edit did.
+#[derive(Clone, Debug)]
+pub struct Edited {
+    /// The file after it.
+    pub entry: Option<Entry>,
+    /// Places that were changed.
+    pub replacements: u32,
+    /// Unified diff; empty when the text is too large to compare.
+    pub diff: String,
+    /// The session's revision that holds the change.
+    pub revision: u64,
+    /// To wait for.
+    pub stamp: Stamp,
+}
+
+/// Comparing takes lines of both texts times lines that differ; beyond this many steps (about a second) there is no diff.
+const MAX_DIFF_STEPS: usize = 200_000_000;
+/// Remembered diffs are cut away beyond this many bytes.
+const MAX_REMEMBERED_DIFF: usize = 64 << 10;
+/// Lines named in an error.
+const MAX_SHOWN: usize = 10;
+
+impl Files<'_> {
+    /// Replaces pieces of a text file. Symbolic links are followed inside the session.
+    pub fn edit_file(&self, path: &SessionPath, edit: &FileEdit, by: &By) -> Result<Edited> {
+        check(&edit.edits)?;
+        let print = format!("{edit:?}");
+        let mut step = |work: &mut Work<'_, '_, '_, '_>| {
+            work.check(&edit.precondition, path, true)
+                .and_then(|()| edit_step(work, 0, path, &edit.edits))
+                .and_then(|note| Ok((note, work.entry(path, true)?)))
+                .map_err(at(path))
+        };
+        if edit.dry_run {
+            let (note, entry) = self.rehearse(&mut Facts::dry(self.blobs()), &mut step)?;
+            let stamp = self.session.stamp();
+            let Note { replacements, diff, .. } = note;
+            return Ok(Edited { entry, replacements, diff, revision: stamp.seq, stamp });
+        }
+        let attempt = match self.begin("EditFile", by, &[&path.to_bytes(), print.as_bytes()])? {
+            Begin::Done(words) => return self.replayed_edit(&words, path),
+            Begin::Go(attempt) => attempt,
+        };
+        let facts = &mut Facts::free(self.blobs());
+        // Reads and compares before the lock is taken.
+        self.rehearse(facts, &mut step)?;
+        let ((note, entry), stamp) = self.transact(&Task { by, attempt }, facts, step, |(note, _)| {
+            let diff = if note.diff.len() > MAX_REMEMBERED_DIFF { String::new() } else { note.diff.clone() };
+            vec![note.replacements.to_string(), diff]
+        })?;
+        let Note { replacements, diff, .. } = note;
+        Ok(Edited { entry, replacements, diff, revision: stamp.seq, stamp })
+    }
+
+    fn replayed_edit(&self, words: &[String], path: &SessionPath) -> Result<Edited> {
+        let stamp = self.replayed_stamp(words)?;
+        let entry = self.view().try_stat(path, true)?;
+        let replacements = words.get(1).and_then(|w| w.parse().ok()).unwrap_or(0);
+        let diff = words.get(2).cloned().unwrap_or_default();
+        Ok(Edited { entry, replacements, diff, revision: stamp.seq, stamp })
+    }
+}
+
+/// Refuses edits that can never be right.
+pub(super) fn check(edits: &[Replacement]) -> Result<()> {
+    if edits.is_empty() {
+        return Err(Error::invalid("edits", "at least one"));
+    }
+    for (n, edit) in edits.iter().enumerate() {
+        if edit.old.is_empty() {
+            return Err(Error::invalid("edits.old_text", format!("some text (edit {})", n + 1))
+                .next("to make a file or replace all of it, write it"));
+        }
+        if edit.old == edit.new {
+            return Err(Error::invalid("edits.new_text", format!("another text than old_text (edit {})", n + 1)));
+        }
+    }
+    Ok(())
+}
+
+/// Edits a file as a step of a transaction; `key` tells this edit from others in it.
+pub(super) fn edit_step(
+    work: &mut Work<'_, '_, '_, '_>,
+    key: usize,
+    path: &SessionPath,
+    edits: &[Replacement],
+) -> Result<Note> {
+    let (attr, _) = work.find(path, true)?;
+    if !attr.is_file() {
+        return Err(if attr.is_dir() { Reason::IsADirectory } else { Reason::WrongType }.into());
+    }
+    let (content, size) = work.tree().content(attr.ino).ok_or(Reason::Internal)?;
+    let rewrite = work.facts.rewrite(key, &content, size, |old| {
+        let old = std::str::from_utf8(old).map_err(|_| Error::bare(Reason::NotText))?;
+        let (new, replacements) = apply(old, edits)?;
+        let per_place = edits.iter().map(|e| lines_of(&e.old) + lines_of(&e.new)).max().unwrap_or(0);
+        let diff = unified(path, old, &new, per_place * replacements as usize);
+        Ok((new.into_bytes(), Note { replacements, diff, ..Note::default() }))
+    })?;
+    replace(work, attr.ino, &rewrite.content, rewrite.size)?;
+    Ok(rewrite.note.clone())
+}
+
+/// The text after the edits, and how many places changed.
+pub(super) fn apply(text: &str, edits: &[Replacement]) -> Result<(String, u32)> {
+    let (mut text, mut count) = (text.to_owned(), 0);
+    for (n, edit) in edits.iter().enumerate() {
+        let places: Vec<usize> = text.match_indices(&edit.old).map(|(at, _)| at).collect();
+        match places.len() {
+            0 => return Err(not_found(&text, edit, n)),
+            1 => {}
+            _ if edit.replace_all => {}
+            _ => return Err(not_unique(&text, &places, n)),
+        }
+        count += places.len() as u32;
+        text = text.replace(&edit.old, &edit.new);
+    }
+    Ok((text, count))
+}
+
+/// The unified diff of two texts that differ in at most `differing` lines, as git would head it. Empty when it would take too long.
+pub(super) fn unified(path: &SessionPath, old: &str, new: &str, differing: usize) -> String {
+    if (lines_of(old) + lines_of(new)).saturating_mul(differing) > MAX_DIFF_STEPS {
+        return String::new();
+    }
+    let path = path.to_text();
+    let diff = similar::TextDiff::from_lines(old, new);
+    diff.unified_diff().context_radius(3).header(&format!("a{path}"), &format!("b{path}")).to_string()
+}
+
+fn lines_of(text: &str) -> usize {
+    line_of(text, text.len())
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    1 + text.as_bytes()[..at].iter().filter(|b| **b == b'\n').count()
+}
+
+fn not_unique(text: &str, places: &[usize], n: usize) -> Error {
+    let lines: Vec<String> = places.iter().take(MAX_SHOWN).map(|at| line_of(text, *at).to_string()).collect();
+    let more = if places.len() > MAX_SHOWN { ", ..." } else { "" };
+    let lines = lines.join(", ") + more;
+    Error::new(
+        Reason::EditNotUnique,
+        format!("old_text of edit {} is there {} times, at lines {lines}", n + 1, places.len()),
+    )
+    .with("edit", (n + 1).to_string())
+    .with("lines", lines)
+    .next("add lines around it to old_text until it is unique, or set replace_all")
+}
+
+fn not_found(text: &str, edit: &Replacement, n: usize) -> Error {
+    let error = |what: &str| {
+        let message = format!("old_text of edit {} is not in the file{what}", n + 1);
+        Error::new(Reason::EditNotFound, message).with("edit", (n + 1).to_string())
+    };
+    if text.contains("\r\n") && !edit.old.contains('\r') && text.replace("\r\n", "\n").contains(&edit.old) {
+        return error(": its lines end in CR LF").next("write the line ends of old_text and new_text as CR LF");
+    }
+    let first = edit.old.lines().find(|l| !l.trim().is_empty()).unwrap_or(&edit.old);
+    match closest_line(text, first) {
+        Some((line, there)) => {
+            let there: String = there.chars().take(200).collect();
+            error(&format!("; the closest line is {line}: {there:?}"))
+                .with("closest_line", line.to_string())
+                .next(format!("read the file around line {line} and copy the text exactly, with its white space"))
+        }
+        None => error("").next("read the file and copy the text exactly"),
+    }
+}
+
+/// The line most like `want`, if there is one that is somewhat like it.
+pub(super) fn closest_line<'t>(text: &'t str, want: &str) -> Option<(usize, &'t str)> {
+    let target = Shingles::of(want.trim());
+    let mut best: Option<(u32, usize, &str)> = None;
+    for (n, line) in text.lines().enumerate() {
+        let score = if line.trim() == want.trim() { 100 } else { target.likeness(&Shingles::of(line.trim())) };
+        if score >= 50 && best.is_none_or(|(b, ..)| score > b) {
+            best = Some((score, n + 1, line));
+        }
+        if score == 100 {
+            break;
+        }
+    }
+    best.map(|(_, line, text)| (line, text))
+}
+
+/// Pairs of neighbouring bytes, as a set of 256 bits.
+#[derive(Default)]
+struct Shingles([u64; 4]);
+
+impl Shingles {
+    fn of(text: &str) -> Self {
+        let mut set = Self::default();
+        for pair in text.as_bytes().windows(2) {
+            let bit = (usize::from(pair[0]) * 31 + usize::from(pair[1])) % 256;
+            set.0[bit / 64] |= 1 << (bit % 64);
+        }
+        set
+    }
+    fn count(&self) -> u32 {
+        self.0.iter().map(|w| w.count_ones()).sum()
+    }
+    /// 0 to 99.
+    fn likeness(&self, other: &Self) -> u32 {
+        let both: u32 = self.0.iter().zip(&other.0).map(|(a, b)| (a & b).count_ones()).sum();
+        let all = self.count() + other.count();
+        (200 * both).checked_div(all).unwrap_or(0).min(99)
+    }
+}
+
+#[cfg(test)]
+#[path = "edit_tests.rs"]
+mod tests;

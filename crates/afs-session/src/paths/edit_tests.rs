@@ -1,0 +1,53 @@
+use super::*;
+
+fn one(old: &str, new: &str, replace_all: bool) -> Vec<Replacement> {
+    vec![Replacement { old: old.into(), new: new.into(), replace_all }]
+}
+
+#[test]
+fn replaces_exactly() {
+    assert_eq!(apply("a b c", &one("b", "x", false)).unwrap(), ("a x c".into(), 1));
+    assert_eq!(apply("b b b", &one("b", "bb", true)).unwrap(), ("bb bb bb".into(), 3));
+    let two = [one("a", "b", false), one("b", "c", true)].concat();
+    assert_eq!(apply("a", &two).unwrap(), ("c".into(), 2), "each edit sees what the one before left");
+    assert_eq!(apply("ä\r\nö", &one("ä\r\nö", "", false)).unwrap().0, "");
+}
+
+#[test]
+fn what_is_not_unique_names_lines() {
+    let error = apply("x\ny\nx\n", &one("x", "z", false)).unwrap_err();
+    assert_eq!(error.reason, Reason::EditNotUnique);
+    assert!(error.message().contains("2 times, at lines 1, 3"), "{error}");
+    let error = apply(&"x\n".repeat(50), &one("x", "z", false)).unwrap_err();
+    assert!(error.message().ends_with("9, 10, ..."), "{error}");
+}
+
+#[test]
+fn what_is_not_found_names_the_closest_line() {
+    let text = "fn main() {\n    let answer = 42;\n}\n";
+    let error = apply(text, &one("let answer = 43;", "", false)).unwrap_err();
+    assert_eq!(error.reason, Reason::EditNotFound);
+    assert!(error.message().contains("closest line is 2"), "{error}");
+    let error = apply(text, &one("\tlet answer = 42;", "", false)).unwrap_err();
+    assert!(error.message().contains("closest line is 2") && error.next_step().contains("white space"), "{error}");
+    let error = apply("a\r\nb\r\n", &one("a\nb", "", false)).unwrap_err();
+    assert!(error.message().contains("CR LF"), "{error}");
+    let error = apply("zzzz", &one("qqqq", "", false)).unwrap_err();
+    assert!(!error.message().contains("closest"), "{error}");
+}
+
+#[test]
+fn edits_that_make_no_sense() {
+    for bad in [vec![], one("", "x", false), one("x", "x", false)] {
+        assert_eq!(check(&bad).unwrap_err().reason, Reason::InvalidArgument);
+    }
+}
+
+#[test]
+fn diffs() {
+    let path = SessionPath::parse(b"/src/a.rs").unwrap();
+    assert_eq!(unified(&path, "a\nb\n", "a\nc\n", 2), "--- a/src/a.rs\n+++ b/src/a.rs\n@@ -1,2 +1,2 @@\n a\n-b\n+c\n");
+    assert_eq!(unified(&path, "a", "a", 0), "");
+    assert_eq!(unified(&path, "a", "b", usize::MAX), "", "too much work");
+    assert!(unified(&path, "a", "b", 2).contains("\\ No newline at end of file"));
+}

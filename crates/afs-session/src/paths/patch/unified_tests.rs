@@ -1,0 +1,65 @@
+use super::*;
+
+fn parsed(patch: &str, strip: Option<u32>) -> Vec<FilePatch> {
+    parse(patch.as_bytes(), strip).unwrap()
+}
+
+const MODIFY: &str = "--- a/src/x.rs\n+++ b/src/x.rs\n@@ -1,2 +1,2 @@\n a\n-b\n+c\n";
+
+#[test]
+fn prefixes() {
+    for (strip, want) in [(None, "/src/x.rs"), (Some(1), "/src/x.rs"), (Some(2), "/x.rs")] {
+        let [file] = &parsed(MODIFY, strip)[..] else { panic!() };
+        assert_eq!((file.path.to_text().as_str(), &file.or_path), (want, &None), "{strip:?}");
+    }
+    let [file] = &parsed(MODIFY, Some(0))[..] else { panic!() };
+    assert_eq!(file.path.to_text(), "/b/src/x.rs");
+    let plain = "--- x.c.orig\t2024-01-01\n+++ x.c\t2024-01-02\n@@ -1 +1 @@\n-a\n+b\n";
+    let [file] = &parsed(plain, None)[..] else { panic!() };
+    assert_eq!((file.path.to_text(), file.or_path.as_ref().unwrap().to_text()), ("/x.c".into(), "/x.c.orig".into()));
+}
+
+#[test]
+fn git_headers() {
+    let patch = "From 0123 Mon Sep 17 00:00:00 2001\nSubject: x\n\n---\n 1 file changed\n\n\
+        diff --git a/new.sh b/new.sh\nnew file mode 100755\nindex 0000000..1234567\n--- /dev/null\n+++ b/new.sh\n@@ -0,0 +1 @@\n+hi\n\
+        diff --git a/old b/old\ndeleted file mode 100644\nindex 1234567..0000000\n--- a/old\n+++ /dev/null\n@@ -1 +0,0 @@\n-bye\n\
+        diff --git a/from b/to\nsimilarity index 100%\nrename from from\nrename to to\n\
+        diff --git a/tool b/tool\nold mode 100644\nnew mode 100755\n\
+        diff --git a/empty b/empty\nnew file mode 100644\nindex 0000000..e69de29\n\
+        diff --git a/link b/link\nnew file mode 120000\nindex 0000000..1234567\n--- /dev/null\n+++ b/link\n@@ -0,0 +1 @@\n+target\n\\ No newline at end of file\n\
+        -- \n2.39.2\n";
+    let files = parsed(patch, None);
+    let paths: Vec<String> = files.iter().map(|f| f.path.to_text()).collect();
+    assert_eq!(paths, ["/new.sh", "/old", "/from", "/tool", "/empty", "/link"]);
+    let Action::Create { content, kind } = &files[0].action else { panic!() };
+    assert_eq!((content.as_slice(), *kind), (&b"hi\n"[..], Kind::File { executable: true }));
+    assert!(matches!(&files[1].action, Action::Delete { .. }));
+    let Action::Update { text, moved: Some(Moved::Renamed(to)), kind: None } = &files[2].action else { panic!() };
+    assert_eq!((to.to_text().as_str(), text), ("/to", &Text::Hunks(vec![])));
+    assert!(matches!(&files[3].action, Action::Update { kind: Some(Kind::File { executable: true }), .. }));
+    assert!(matches!(&files[4].action, Action::Create { content, .. } if content.is_empty()));
+    assert!(matches!(&files[5].action, Action::Create { content, kind: Kind::Symlink } if content == b"target"));
+}
+
+#[test]
+fn names_that_git_quotes() {
+    let patch = "diff --git \"a/caf\\303\\251\" \"b/caf\\303\\251\"\nold mode 100644\nnew mode 100755\n";
+    assert_eq!(parsed(patch, None)[0].path.to_text(), "/café");
+}
+
+#[test]
+fn what_is_refused() {
+    for (patch, want) in [
+        ("", "file 1 of the patch"),
+        ("hello\n", "file 1 of the patch"),
+        ("--- a/x\n+++ b/x\n@@ -1,9 +1 @@\n a\n", "file 1 of the patch"),
+        ("--- a/../x\n+++ b/../x\n@@ -1 +1 @@\n-a\n+b\n", "not a file name"),
+        ("diff --git a/i.png b/i.png\nindex 1..2 100644\nBinary files a/i.png and b/i.png differ\n", "i.png: the patch is binary"),
+        ("diff --git a/s b/s\nnew file mode 160000\n--- /dev/null\n+++ b/s\n@@ -0,0 +1 @@\n+Subproject commit 1\n", "submodule"),
+    ] {
+        let error = parse(patch.as_bytes(), None).unwrap_err();
+        assert_eq!(error.reason, Reason::InvalidPatch, "{patch}");
+        assert!(error.message().contains(want), "{patch}: {error}");
+    }
+}

@@ -1,0 +1,251 @@
+//! [`PackWriter`]: what each thread of an import stores its files through.
+//!
+//! Guarantees: threads share nothing on the way of a blob but a shard of the pending map; a writer's pack is synced by its own thread, every few thousand
+//! blobs, so that commits of others do not wait for an import's bytes. After [`PackWriter::finish`] every id that `put` returned is safe to name in a
+//! batch submitted from then on; before, it is not.
+//!
+//! Deliberately absent: order between writers.
+
+use super::append::FILE_HEADER;
+use super::location::Packed;
+use super::pending::Pending;
+use super::record::Codec;
+use super::{BlobStore, Core, Found};
+use crate::journal::Batch;
+use afs_types::{BlobId, Error, Reason, Result, limits};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+/// Buffered before a `pwrite`.
+const BUFFER: usize = 1 << 20;
+/// Blobs, and their bytes in the pack, between two syncs of an import's pack.
+const RELEASE_BLOBS: usize = 8192;
+const RELEASE_BYTES: u64 = 32 << 20;
+
+/// A pack that one writer at a time appends to.
+pub(super) struct WriterPack {
+    pub(super) number: u32,
+    file: Arc<File>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What comes after `written`.
+    buffer: Vec<u8>,
+    written: u64,
+    /// Stored and not yet handed to the journal, in order of offsets.
+    fresh: VecDeque<(BlobId, Packed)>,
+    /// How many have left `fresh`.
+    taken: u64,
+}
+
+impl WriterPack {
+    fn new(number: u32, file: Arc<File>) -> Self {
+        let state = State { written: FILE_HEADER, ..State::default() };
+        Self { number, file, state: Mutex::new(state) }
+    }
+
+    fn add(&self, codec: &mut Codec, id: &BlobId, plain: &[u8]) -> Result<Packed> {
+        let mut state = self.state.lock();
+        if state.buffer.len() >= BUFFER {
+            self.write_out(&mut state)?;
+        }
+        let offset = state.end();
+        let header = codec.encode(id, plain, &mut state.buffer);
+        let header = header.map_err(|e| Error::io("compress a blob", e))?;
+        let (stored_len, plain_len) = (header.stored_len, header.plain_len);
+        let at = Packed { pack: self.number, offset, stored_len, plain_len };
+        state.fresh.push_back((*id, at));
+        Ok(at)
+    }
+
+    fn write_out(&self, state: &mut State) -> Result<()> {
+        let written = self.file.write_all_at(&state.buffer, state.written);
+        // The buffer stays as it is: when there is space again, the same bytes go to the same place.
+        written.map_err(|e| Error::io(format_args!("write pack {}", self.number), e))?;
+        state.written += state.buffer.len() as u64;
+        state.buffer.clear();
+        Ok(())
+    }
+
+    /// Makes sure that the record is in the file, so that a sync of the file covers it.
+    pub(super) fn ensure(&self, end: u64) -> Result<()> {
+        let mut state = self.state.lock();
+        if end > state.written {
+            self.write_out(&mut state)?;
+        }
+        if end > state.written {
+            return Err(Error::new(
+                Reason::Unavailable,
+                "another import that was storing the same file failed",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The record, if it is still in the buffer.
+    pub(super) fn buffered(&self, at: &Packed) -> Option<Vec<u8>> {
+        let state = self.state.lock();
+        let from = at.offset.checked_sub(state.written)? as usize;
+        state.buffer.get(from..from + (at.end() - at.offset) as usize).map(<[u8]>::to_vec)
+    }
+
+    /// Syncs what has been written and hands the entries that this covers to `sink`. The sink is called under the lock: an
+    /// entry is always in `fresh` or in the sink.
+    pub(super) fn sync(&self, sink: impl FnOnce(std::collections::vec_deque::Drain<'_, (BlobId, Packed)>)) -> Result<()> {
+        let upto = {
+            let state = self.state.lock();
+            let covered = state.fresh.partition_point(|(_, at)| at.end() <= state.written);
+            if covered == 0 {
+                return Ok(());
+            }
+            state.taken + covered as u64
+        };
+        let synced = self.file.sync_data();
+        synced.map_err(|e| Error::io(format_args!("sync pack {}", self.number), e))?;
+        let mut state = self.state.lock();
+        let left = upto.saturating_sub(state.taken) as usize;
+        state.taken += left as u64;
+        sink(state.fresh.drain(..left));
+        Ok(())
+    }
+
+    /// Gives up what could not be written; returns those blobs.
+    fn abandon(&self) -> Vec<BlobId> {
+        let mut state = self.state.lock();
+        if self.write_out(&mut state).is_ok() {
+            return Vec::new();
+        }
+        state.buffer.clear();
+        let kept = state.fresh.partition_point(|(_, at)| at.end() <= state.written);
+        state.fresh.split_off(kept).into_iter().map(|(id, _)| id).collect()
+    }
+}
+
+impl State {
+    fn end(&self) -> u64 {
+        self.written + self.buffer.len() as u64
+    }
+}
+
+/// Stores many blobs from one thread. See the module.
+pub struct PackWriter {
+    store: Arc<BlobStore>,
+    codec: Codec,
+    pack: Option<Arc<WriterPack>>,
+    /// Packs of other writers that hold a blob this one was given, too, and how far.
+    foreign: Vec<(Arc<WriterPack>, u64)>,
+    blobs: usize,
+    bytes: u64,
+}
+
+impl PackWriter {
+    pub(super) fn new(store: Arc<BlobStore>) -> Result<Self> {
+        let codec = Codec::new().map_err(|e| Error::io("start zstd", e))?;
+        Ok(Self { store, codec, pack: None, foreign: Vec::new(), blobs: 0, bytes: 0 })
+    }
+
+    /// Stores a blob, unless it is there. The id may be named in a batch only after [`PackWriter::finish`].
+    pub fn put(&mut self, bytes: &[u8]) -> Result<BlobId> {
+        if bytes.len() as u64 >= limits::PACK_BLOB_BYTES {
+            return self.store.put(bytes);
+        }
+        let store = Arc::clone(&self.store);
+        let id = store.hash(bytes);
+        match store.find(&id)? {
+            Found::Durable => {}
+            Found::Pending(Pending::Owned(at, pack)) => self.note(&pack, at.end()),
+            Found::Pending(_) => {}
+            Found::Absent(claim) => {
+                store.reserve.admit(bytes.len() as u64)?;
+                let pack = self.pack()?;
+                let at = pack.add(&mut self.codec, &id, bytes)?;
+                claim.stored(Pending::Owned(at, pack));
+                self.blobs += 1;
+                self.bytes += at.end() - at.offset;
+                store.core.packs.count(at.end() - at.offset);
+            }
+        }
+        if self.blobs >= RELEASE_BLOBS || self.bytes >= RELEASE_BYTES {
+            self.release()?;
+        }
+        Ok(id)
+    }
+
+    /// Stores a file of `len` bytes, unless it is there; otherwise like [`PackWriter::put`].
+    pub fn put_file(&mut self, file: &File, len: u64) -> Result<BlobId> {
+        if len >= limits::PACK_BLOB_BYTES {
+            return self.store.put_file(file, len);
+        }
+        let mut bytes = vec![0; len as usize];
+        super::read_all(file, &mut bytes)?;
+        self.put(&bytes)
+    }
+
+    /// Makes every id returned so far safe to name in a batch submitted from now on.
+    pub fn finish(mut self) -> Result<()> {
+        self.release()?;
+        for (pack, end) in std::mem::take(&mut self.foreign) {
+            pack.ensure(end)?;
+            self.store.core.want(pack);
+        }
+        Ok(())
+    }
+
+    /// Syncs this writer's pack and hands its entries to the next group.
+    fn release(&mut self) -> Result<()> {
+        (self.blobs, self.bytes) = (0, 0);
+        let Some(pack) = &self.pack else { return Ok(()) };
+        pack.write_out(&mut pack.state.lock())?;
+        let core: &Core = &self.store.core;
+        pack.sync(|entries| core.ready.lock().extend(entries))?;
+        core.mark_dirty();
+        // An empty batch: it makes the journal call the flushers soon.
+        self.store.journal.submit(Batch::new())?;
+        if pack.state.lock().end() >= self.store.pack_bytes {
+            self.pack = None;
+        }
+        Ok(())
+    }
+
+    fn pack(&mut self) -> Result<Arc<WriterPack>> {
+        if let Some(pack) = &self.pack {
+            return Ok(Arc::clone(pack));
+        }
+        let reused = self.store.idle_packs.lock().pop();
+        let pack = match reused {
+            Some(pack) => pack,
+            None => {
+                let (number, file) = self.store.core.packs.create()?;
+                Arc::new(WriterPack::new(number, file))
+            }
+        };
+        self.pack = Some(Arc::clone(&pack));
+        Ok(pack)
+    }
+
+    fn note(&mut self, pack: &Arc<WriterPack>, end: u64) {
+        if self.pack.as_ref().is_some_and(|own| own.number == pack.number) {
+            return;
+        }
+        match self.foreign.iter_mut().find(|(known, _)| known.number == pack.number) {
+            Some((_, far)) => *far = end.max(*far),
+            None => self.foreign.push((Arc::clone(pack), end)),
+        }
+    }
+}
+
+impl Drop for PackWriter {
+    fn drop(&mut self) {
+        if let Some(pack) = self.pack.take() {
+            for id in pack.abandon() {
+                self.store.core.pending.forget(&id);
+            }
+            self.store.idle_packs.lock().push(pack);
+        }
+    }
+}
