@@ -3,15 +3,35 @@
 //! Imports a git work tree as a directory and as a repository, next to `cp -a` and `git clone --local` of the same run.
 //! Times are of a warm cache; ours end when everything is on disk.
 
-use afs_base::{ImportDirs, ImportSpec, Imported, NoProgress};
+#![allow(clippy::print_stdout, reason = "its output is what it measures")]
+
+use afs_base::{ImportDirs, ImportSpec, Imported, Progress};
 use afs_store::{BlobStore, Journal, SimJournal};
 use afs_types::{Result, SystemRng};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 const NOW_NS: i64 = 1_800_000_000_000_000_000;
+
+/// When each phase began.
+struct Phases {
+    start: Instant,
+    seen: Mutex<Vec<(String, f64)>>,
+}
+
+impl Progress for Phases {
+    fn update(&self, phase: &str, _: u64, _: Option<u64>) {
+        let mut seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
+        if seen.iter().all(|(known, _)| known != phase) {
+            seen.push((phase.to_owned(), self.start.elapsed().as_secs_f64()));
+        }
+    }
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
 
 struct World {
     dir: PathBuf,
@@ -30,7 +50,9 @@ impl World {
 
     fn import(&self, what: &str, spec: &ImportSpec) -> Result<Imported> {
         let (start, cpu) = (Instant::now(), cpu_seconds());
-        let imported = afs_base::import(spec, &self.dirs, &self.blobs, &SystemRng, NOW_NS, &NoProgress)?;
+        let phases = Phases { start, seen: Mutex::default() };
+        let imported = afs_base::import(spec, &self.dirs, &self.blobs, &SystemRng, NOW_NS, &phases)?;
+        let done = start.elapsed().as_secs_f64();
         self.journal.sync()?;
         let (seconds, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds() - cpu);
         let files = imported.totals.files + imported.totals.symlinks;
@@ -41,6 +63,9 @@ impl World {
             imported.table.len() as f64 / 1e6,
             (usage.pack_bytes + usage.raw_bytes) as f64 / 1e6
         );
+        let phases = phases.seen.into_inner().unwrap_or_else(|e| e.into_inner());
+        let phases: Vec<String> = phases.iter().map(|(phase, at)| format!("{at:.2} {phase}")).collect();
+        println!("{:<28} {}, {done:.2} returned", "", phases.join(", "));
         Ok(imported)
     }
 }
@@ -68,6 +93,18 @@ fn main() -> Result<()> {
     for round in 0..rounds {
         let dir = temp.join(round.to_string());
         std::fs::create_dir_all(&dir).expect("make a directory");
+        let only = std::env::var("ONLY").unwrap_or_default();
+        if only == "local" || only == "git" {
+            let world = World::new(&dir)?;
+            let spec = match only.as_str() {
+                "local" => ImportSpec::Local { path: repository.clone() },
+                _ => ImportSpec::Git { url: url.clone(), reference: None },
+            };
+            world.import(&only, &spec)?;
+            drop(world);
+            std::fs::remove_dir_all(&dir).expect("remove a directory");
+            continue;
+        }
         let local = World::new(&dir.join("local"))?;
         local.import("local", &ImportSpec::Local { path: repository.clone() })?;
         local.import("local, again", &ImportSpec::Local { path: repository.clone() })?;
@@ -81,8 +118,15 @@ fn main() -> Result<()> {
         let known = start.elapsed();
         afs_base::resolve(&spec, &git.dirs)?;
         println!("resolve: commit {known:?}, branch {:?} ({})", start.elapsed() - known, git.dir.display());
+        if only == "ours" {
+            std::fs::remove_dir_all(&dir).expect("remove a directory");
+            continue;
+        }
         run("cp -a", Command::new("cp").arg("-a").arg(&repository).arg(dir.join("copy")));
-        run("git clone --local", Command::new("git").args(["clone", "-q", "--local"]).arg(&repository).arg(dir.join("clone")));
+        run(
+            "git clone --local",
+            Command::new("git").args(["clone", "-q", "--local"]).arg(&repository).arg(dir.join("clone")),
+        );
         std::fs::remove_dir_all(&dir).expect("remove a directory");
     }
     std::fs::remove_dir_all(&temp).expect("remove a directory");

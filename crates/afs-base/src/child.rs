@@ -16,12 +16,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a child may know of the host: where programs are, and how this machine reaches networks.
 const KEPT_ENVIRONMENT: &[&str] = &[
-    "PATH", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
-    "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
+    "PATH",
+    "SSH_AUTH_SOCK",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
 ];
 
 /// The only configuration file that the child reads besides the mirror's own. It also reaches `upload-pack` and
@@ -85,6 +94,8 @@ pub(crate) struct Call<'a> {
     pub(crate) input: Option<&'a File>,
     /// Standard output goes to this file instead of memory.
     pub(crate) output: Option<File>,
+    /// It is killed after this time.
+    pub(crate) timeout: Option<Duration>,
 }
 
 /// What a run left behind.
@@ -93,6 +104,15 @@ pub(crate) struct Done {
     pub(crate) stdout: Vec<u8>,
     /// Already redacted.
     pub(crate) messages: String,
+}
+
+impl Done {
+    /// The error for a run that failed: `reason`, unless git says that the disk is full.
+    pub(crate) fn error(&self, reason: Reason, what: &str) -> Error {
+        let full =
+            ["No space left on device", "Disk quota exceeded"].iter().any(|m| self.messages.contains(m));
+        Error::new(if full { Reason::NoSpace } else { reason }, format!("{what}: {}", self.messages))
+    }
 }
 
 impl Git {
@@ -162,11 +182,13 @@ impl Git {
         });
         command.stdout(call.output.map_or_else(Stdio::piped, Stdio::from));
         let mut child = command.spawn().map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => Error::new(Reason::Unavailable, "the git program is not on the PATH")
-                .next("install git on the server"),
+            std::io::ErrorKind::NotFound => {
+                Error::new(Reason::Unavailable, "the git program is not on the PATH")
+                    .next("install git on the server")
+            }
             _ => Error::io("start git", e),
         })?;
-        watch(&mut child, progress)
+        watch(&mut child, call.timeout.map(|t| Instant::now() + t), progress)
     }
 
     /// Runs git on a repository of ours, where failure is a fault.
@@ -181,7 +203,7 @@ impl Git {
             return Ok(done.stdout);
         }
         let args: Vec<_> = args.iter().map(|a| a.to_string_lossy()).collect();
-        Err(Error::new(Reason::Internal, format!("git {}: {}", redact(&args.join(" ")), done.messages)))
+        Err(done.error(Reason::Internal, &format!("git {}", redact(&args.join(" ")))))
     }
 }
 
@@ -196,12 +218,12 @@ enum Word {
 }
 
 /// Reads both streams to their ends, reports progress, and kills the child's group when cancelled.
-fn watch(child: &mut Child, progress: &dyn Progress) -> Result<Done> {
+fn watch(child: &mut Child, until: Option<Instant>, progress: &dyn Progress) -> Result<Done> {
     let (send, receive) = mpsc::channel();
     let (stderr, stdout) = (child.stderr.take(), child.stdout.take());
     let mut messages = String::new();
     let mut output = Ok(Vec::new());
-    let mut stopped = false;
+    let (mut stopped, mut late) = (false, false);
     std::thread::scope(|scope| {
         let lines = send.clone();
         scope.spawn(move || stderr.map(|s| read_lines(s, &lines)));
@@ -217,9 +239,12 @@ fn watch(child: &mut Child, progress: &dyn Progress) -> Result<Done> {
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            if !stopped && progress.cancelled() {
-                stopped = true;
-                kill(child);
+            if !stopped && !late {
+                stopped = progress.cancelled();
+                late = until.is_some_and(|until| Instant::now() > until);
+                if stopped || late {
+                    kill(child);
+                }
             }
         }
     });
@@ -228,6 +253,9 @@ fn watch(child: &mut Child, progress: &dyn Progress) -> Result<Done> {
         return Err(cancelled());
     }
     let stdout = output.map_err(|e| Error::io("read from git", e))?;
+    if late {
+        messages.push_str("fatal: no answer in time\n");
+    }
     Ok(Done { status, stdout, messages: for_people(&messages) })
 }
 
@@ -300,7 +328,8 @@ fn for_people(messages: &str) -> String {
         kept = lines;
     }
     let from = kept.len().saturating_sub(8);
-    let text: String = redact(&kept[from..].join("; ")).chars().filter(|c| !c.is_control()).take(1000).collect();
+    let text: String =
+        redact(&kept[from..].join("; ")).chars().filter(|c| !c.is_control()).take(1000).collect();
     if text.is_empty() { "git failed without a message".into() } else { text }
 }
 
@@ -315,8 +344,14 @@ mod tests {
             parse("Receiving objects:  45% (9/20), 1.2 MiB | 3 MiB/s"),
             Some(("receiving objects".into(), 9, Some(20)))
         );
-        assert_eq!(parse("remote: Counting objects: 100% (7/7), done."), Some(("counting objects".into(), 7, Some(7))));
-        assert_eq!(parse("remote: Enumerating objects: 5, done."), Some(("enumerating objects".into(), 5, None)));
+        assert_eq!(
+            parse("remote: Counting objects: 100% (7/7), done."),
+            Some(("counting objects".into(), 7, Some(7)))
+        );
+        assert_eq!(
+            parse("remote: Enumerating objects: 5, done."),
+            Some(("enumerating objects".into(), 5, None))
+        );
         for line in ["fatal: no", "error: x: 12", "hint: 12 things", "", ": 1", "remote: a%: 1% (2/3)"] {
             let got = parse(line);
             assert!(got.is_none() || line.starts_with("hint"), "{line:?} {got:?}");

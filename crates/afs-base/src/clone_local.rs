@@ -109,7 +109,13 @@ fn copy_regular(from: &Path, to: &Path) -> Result<()> {
 
 /// The last resort when git finds the source's history broken: the objects as they are, without a look at what
 /// they refer to. The import then finds what is wrong, and names it.
-fn pack_list(git: &Git, mirror: &Path, loose: &[String], scratch: &Path, progress: &dyn Progress) -> Result<()> {
+fn pack_list(
+    git: &Git,
+    mirror: &Path,
+    loose: &[String],
+    scratch: &Path,
+    progress: &dyn Progress,
+) -> Result<()> {
     let list = scratch.join("loose");
     let step = |e| Error::io(format_args!("write {}", list.display()), e);
     fs::write(&list, loose.join("\n") + "\n").map_err(step)?;
@@ -120,14 +126,17 @@ fn pack_list(git: &Git, mirror: &Path, loose: &[String], scratch: &Path, progres
     let done = git.run(call, args.into_iter().chain([base.into_os_string()]), progress)?;
     match done.status.success() {
         true => Ok(()),
-        false => Err(Error::new(Reason::SourceUnavailable, format!("the source is damaged: {}", done.messages))
-            .next("check the source with `git fsck`")),
+        false => {
+            Err(Error::new(Reason::SourceUnavailable, format!("the source is damaged: {}", done.messages))
+                .next("check the source with `git fsck`"))
+        }
     }
 }
 
 fn list_loose(objects: &Path, loose: &mut Vec<String>) -> Result<()> {
     let step = |e| Error::io(format_args!("list {}", objects.display()), e);
-    let hex = |name: &OsString, len| name.len() == len && name.as_encoded_bytes().iter().all(u8::is_ascii_hexdigit);
+    let hex =
+        |name: &OsString, len| name.len() == len && name.as_encoded_bytes().iter().all(u8::is_ascii_hexdigit);
     for fan in fs::read_dir(objects).map_err(step)? {
         let fan = fan.map_err(step)?;
         let head = fan.file_name();

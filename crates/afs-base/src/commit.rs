@@ -4,16 +4,18 @@
 //! unchanged subtrees are reused by id; no empty directory is left; the commit is on disk when the call returns.
 //! Deliberately absent: what changed (the engine's diff says that), references, and pushing ([`crate::push`]).
 
+use crate::NoProgress;
+use crate::child::{Call, Git};
 use crate::hostile::check_commit_name;
 use crate::mirror::{commits_repository, object_dirs};
 use crate::object::{Entry, Mode, Oid, encode_tree, hex, join, name_order, parse_hex, parse_tree};
 use crate::pack_writer::PackWriter;
-use crate::packs::{Kind, Packs, Reader};
+use crate::packs::{self, Kind, Packs, Reader};
+use crate::temp::Lock;
 use afs_types::{Error, Name, Reason, Result, limits};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One change to the base commit's tree.
 pub struct TreeEdit {
@@ -83,7 +85,8 @@ struct Plan {
     below: BTreeMap<Vec<u8>, Plan>,
 }
 
-static UNIQUE: AtomicU64 = AtomicU64::new(0);
+/// Each commit makes a pack; more than these are put together.
+const MAX_PACKS: usize = 40;
 
 /// Writes a commit whose tree is that of `base_commit` with `edits` applied.
 ///
@@ -100,12 +103,12 @@ pub fn write_commit(
     let packs = Packs::open(&object_dirs(mirror))?;
     let mut reader = packs.reader();
     let base = reader.commit(&known_commit(&packs, "base_commit", base_commit)?)?;
-    let parents: Vec<Oid> = parents.iter().map(|p| known_commit(&packs, "parents", p)).collect::<Result<_>>()?;
+    let parents: Vec<Oid> =
+        parents.iter().map(|p| known_commit(&packs, "parents", p)).collect::<Result<_>>()?;
     for parent in &parents {
         reader.commit(parent)?;
     }
-    let unique = format!("{}_{}", std::process::id(), UNIQUE.fetch_add(1, Ordering::Relaxed));
-    let pack = PackWriter::new(&commits.join("objects/pack"), &unique)?;
+    let pack = PackWriter::new(&commits.join("objects/pack"))?;
     let mut writer = Writer { packs: &packs, reader, pack, changed: 0 };
     let plan = writer.plan(edits)?;
     let tree = match writer.tree(Some(base.tree), &plan, &mut Vec::new())? {
@@ -114,7 +117,22 @@ pub fn write_commit(
     };
     let oid = writer.object(Kind::Commit, &encode_commit(&tree, &parents, &meta)?)?;
     writer.pack.finish()?;
+    consolidate(mirror, &commits)?;
     Ok(CommitWritten { oid: hex(&oid), tree_oid: hex(&tree), files_changed: writer.changed })
+}
+
+/// Puts the packs of many commits together, unless somebody does. A failure is not the commit's, which is written.
+fn consolidate(mirror: &Path, commits: &Path) -> Result<()> {
+    if packs::list(&commits.join("objects"))?.len() <= MAX_PACKS {
+        return Ok(());
+    }
+    if let Some(_alone) = Lock::try_take(&commits.join("consolidate.lock"))? {
+        let git = Git::new(mirror.parent().unwrap_or(mirror))?;
+        let call = Call { git_dir: Some(commits), ..Call::default() };
+        // Whole packs, whether a reference reaches them or not: nothing reaches a commit that is not pushed.
+        git.run(call, ["repack", "--geometric=2", "-d", "-l", "-q"], &NoProgress)?;
+    }
+    Ok(())
 }
 
 fn known_commit(packs: &Packs, field: &'static str, text: &str) -> Result<Oid> {
@@ -173,7 +191,9 @@ impl Writer<'_> {
             }
             EditContent::Known(oid) if packs.find(&oid).is_some() => oid,
             EditContent::Known(oid) => {
-                return Err(contradiction(path, "a blob that the mirror does not hold").with("oid", hex(&oid)));
+                return Err(
+                    contradiction(path, "a blob that the mirror does not hold").with("oid", hex(&oid))
+                );
             }
         };
         Ok((mode, oid))
@@ -186,7 +206,8 @@ impl Writer<'_> {
             None => Vec::new(),
         };
         let before = parse_tree(&bytes, &|| path.join(&b'/'))?;
-        let mut after: Vec<Entry<'_>> = before.iter().copied().filter(|e| !plan.below.contains_key(e.name)).collect();
+        let mut after: Vec<Entry<'_>> =
+            before.iter().copied().filter(|e| !plan.below.contains_key(e.name)).collect();
         let mut by_name: BTreeMap<&[u8], Entry<'_>> = before.iter().map(|e| (e.name, *e)).collect();
         for (name, edit) in &plan.below {
             path.push(name.clone());
@@ -261,7 +282,10 @@ fn adds(plan: &Plan) -> bool {
 
 fn check_path(path: &[Vec<u8>]) -> Result<()> {
     if path.is_empty() || path.len() > limits::MAX_PATH_DEPTH {
-        return Err(Error::invalid("edits", format_args!("a path of 1 to {} components", limits::MAX_PATH_DEPTH)));
+        return Err(Error::invalid(
+            "edits",
+            format_args!("a path of 1 to {} components", limits::MAX_PATH_DEPTH),
+        ));
     }
     path.iter().try_for_each(|name| check_commit_name(path, name))
 }
@@ -274,13 +298,19 @@ fn contradiction(path: &[Vec<u8>], what: &str) -> Error {
 fn encode_commit(tree: &Oid, parents: &[Oid], meta: &CommitMeta) -> Result<Vec<u8>> {
     let clean = |text: &str, other: &str| {
         let kept: String = text.chars().filter(|c| !c.is_control() && !matches!(c, '<' | '>')).collect();
-        let kept = kept.trim_matches(|c: char| c.is_whitespace() || matches!(c, '.' | ',' | ':' | ';' | '"' | '\\' | '\''));
+        let kept = kept.trim_matches(|c: char| {
+            c.is_whitespace() || matches!(c, '.' | ',' | ':' | ';' | '"' | '\\' | '\'')
+        });
         if kept.is_empty() { other.to_owned() } else { kept.to_owned() }
     };
     if meta.message.contains('\0') {
         return Err(Error::invalid("message", "text without NUL"));
     }
-    let who = format!("{} <{}>", clean(&meta.author_name, "AetherFS"), clean(&meta.author_email, "aetherfs@localhost"));
+    let who = format!(
+        "{} <{}>",
+        clean(&meta.author_name, "AetherFS"),
+        clean(&meta.author_email, "aetherfs@localhost")
+    );
     // Git reads no date before 1970.
     let time = (meta.time_ns / 1_000_000_000).max(0);
     let mut text = format!("tree {}\n", hex(tree));

@@ -5,13 +5,13 @@
 //! session replaces in its own overlay; nothing in `config` runs a program or names the server's user; no credentials.
 //! Deliberately absent: `hooks`, reflogs, and the commits that other sessions made.
 
+use crate::Owner;
 use crate::git_import::{Content, Contents, Tree};
 use crate::git_index;
 use crate::object::hex;
 use crate::packs;
 use crate::refs::{Head, Refs};
 use crate::sink::Sink;
-use crate::Owner;
 use afs_core::base::{BaseBuilder, NewEntry, NodeHandle, NodeKind};
 use afs_types::{Error, Result};
 use std::collections::HashMap;
@@ -39,9 +39,9 @@ pub(crate) fn pack_files(mirror: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Makes directories and files below `.git`.
-struct Maker<'b, 'a> {
+struct Maker<'b, 's, 'a> {
     builder: &'b mut BaseBuilder,
-    sink: &'b mut Sink,
+    sink: &'b mut Sink<'s>,
     dirs: HashMap<Vec<u8>, NodeHandle>,
     git: &'b GitDir<'a>,
 }
@@ -54,7 +54,7 @@ impl GitDir<'_> {
         tree: &Tree,
         handles: &[NodeHandle],
         contents: &Contents,
-        sink: &mut Sink,
+        sink: &mut Sink<'_>,
     ) -> Result<()> {
         let mut maker = Maker { builder: &mut *builder, sink: &mut *sink, dirs: HashMap::new(), git: self };
         self.add_files(&mut maker)?;
@@ -67,8 +67,9 @@ impl GitDir<'_> {
         builder.set_content(index, bytes.len() as u64, blob, (self.seconds + 1) * 1_000_000_000)
     }
 
-    fn add_files(&self, maker: &mut Maker<'_, '_>) -> Result<()> {
-        for dir in ["objects/info", "objects/pack", "refs/heads", "refs/tags", "refs/remotes/origin", "hooks"] {
+    fn add_files(&self, maker: &mut Maker<'_, '_, '_>) -> Result<()> {
+        for dir in ["objects/info", "objects/pack", "refs/heads", "refs/tags", "refs/remotes/origin", "hooks"]
+        {
             maker.dir(dir.as_bytes())?;
         }
         let oid = hex(&self.head.oid);
@@ -89,7 +90,10 @@ impl GitDir<'_> {
         let shallow = self.mirror.join("shallow");
         if shallow.exists() {
             let bytes = std::fs::read(&shallow);
-            maker.file(b"shallow", &bytes.map_err(|e| Error::io(format_args!("read {}", shallow.display()), e))?)?;
+            maker.file(
+                b"shallow",
+                &bytes.map_err(|e| Error::io(format_args!("read {}", shallow.display()), e))?,
+            )?;
         }
         for (path, (blob, size)) in &self.packs {
             let name = path.file_name().map_or(&b""[..], |n| n.as_encoded_bytes());
@@ -146,7 +150,7 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-impl Maker<'_, '_> {
+impl Maker<'_, '_, '_> {
     fn dir(&mut self, path: &[u8]) -> Result<NodeHandle> {
         if let Some(handle) = self.dirs.get(path) {
             return Ok(*handle);

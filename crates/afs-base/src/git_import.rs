@@ -10,7 +10,7 @@ use crate::mirror::{Mirror, Source};
 use crate::object::{Commit, Mode, Oid, hex, join, parse_tree};
 use crate::packs::{self, Kind, Object, Packs, Reader};
 use crate::refs::{Head, Refs};
-use crate::sink::Sink;
+use crate::sink::{Sink, Target};
 use crate::temp::Scratch;
 use crate::{GitBase, ImportDirs, Imported, Owner, Progress};
 use afs_core::base::{BaseBuilder, NewEntry, NodeHandle, NodeKind};
@@ -19,8 +19,8 @@ use afs_types::{BlobId, Error, Reason, Result, Rng, limits};
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// What an import of a commit needs from its caller.
 pub(crate) struct Job<'a> {
@@ -73,11 +73,18 @@ impl Job<'_> {
         let (mirror, head) = source.prepare(reference, self.rng)?;
         let scratch = Scratch::new(&dirs.temp, self.rng)?;
         let packs = Packs::open(&[mirror.path.join("objects")])?;
-        let before = self.blobs.usage();
+        let target = Target::new(self.blobs);
         let commit = packs.reader().commit(&head.oid)?;
         let tree = self.read_tree(&packs, commit.tree)?;
         let refs = Refs::of_repository(&source.git, &mirror.path, self.progress)?;
-        let import = Import { job: self, git: &source.git, mirror: &mirror, packs: &packs, scratch: &scratch };
+        let import = Import {
+            job: self,
+            git: &source.git,
+            mirror: &mirror,
+            packs: &packs,
+            scratch: &scratch,
+            target: &target,
+        };
         let pack_files = git_dir::pack_files(&mirror.path)?;
         let (pack_blobs, contents) = import.store_blobs(&tree, &pack_files)?;
         let git_dir = GitDir {
@@ -85,14 +92,15 @@ impl Job<'_> {
             head: &head,
             refs: &refs,
             mirror: &mirror.path,
-            packs: pack_files.iter().zip(pack_blobs).map(|(path, content)| (path.as_path(), content)).collect(),
+            packs: pack_files
+                .iter()
+                .zip(pack_blobs)
+                .map(|(path, content)| (path.as_path(), content))
+                .collect(),
             owner: self.owner,
             seconds: self.seconds(&commit),
         };
-        let table = self.build(builder, &tree, &contents, &git_dir)?;
-        let totals = crate::totals_of(&table)?;
-        let after = self.blobs.usage();
-        let stored = (after.pack_bytes + after.raw_bytes).saturating_sub(before.pack_bytes + before.raw_bytes);
+        let (table, totals) = crate::with_totals(self.build(builder, &tree, &contents, &git_dir, &target)?)?;
         let Head { oid, branch } = head;
         Ok(Imported {
             table,
@@ -104,7 +112,7 @@ impl Job<'_> {
                 tree_oid: hex(&commit.tree),
                 mirror: mirror.path.clone(),
             }),
-            stored_bytes: stored,
+            stored_bytes: target.stored_bytes(),
         })
     }
 
@@ -166,6 +174,7 @@ impl Job<'_> {
         tree: &Tree,
         contents: &Contents,
         git_dir: &GitDir<'_>,
+        target: &Target<'_>,
     ) -> Result<Vec<u8>> {
         self.progress.update("writing the table", 0, None);
         let mtime_ns = git_dir.seconds * 1_000_000_000;
@@ -193,7 +202,7 @@ impl Job<'_> {
             let parent = handles.get(node.parent as usize).copied().unwrap_or(BaseBuilder::ROOT);
             handles.push(builder.add(parent, &node.name, entry)?);
         }
-        let mut sink = Sink::new(self.blobs)?;
+        let mut sink = target.sink()?;
         git_dir.add(&mut builder, tree, &handles, contents, &mut sink)?;
         sink.finish()?;
         Ok(builder.finish())
@@ -241,6 +250,7 @@ struct Import<'a> {
     mirror: &'a Mirror,
     packs: &'a Packs,
     scratch: &'a Scratch,
+    target: &'a Target<'a>,
 }
 
 impl Import<'_> {
@@ -261,7 +271,7 @@ impl Import<'_> {
         let work = Work::new(files.len() + wanted.len(), self.job.progress);
         let mut stored = work.run(
             "storing files",
-            || Ok((self.packs.reader(), Sink::new(self.job.blobs)?)),
+            || Ok((self.packs.reader(), self.target.sink()?)),
             |(reader, sink), i| {
                 let Some(i) = i.checked_sub(files.len()) else { return store_file(&files[i], sink) };
                 let (place, oid, node) = &wanted[i];
@@ -283,7 +293,7 @@ impl Import<'_> {
     }
 
     /// A blob that does not fit into memory: git streams it into a file.
-    fn store_large(&self, oid: &Oid, path: &[u8], sink: &mut Sink) -> Result<Content> {
+    fn store_large(&self, oid: &Oid, path: &[u8], sink: &mut Sink<'_>) -> Result<Content> {
         let file = self.scratch.path().join(hex(oid));
         let step = |e| Error::io(format_args!("write {}", file.display()), e);
         let output = File::create(&file).map_err(step)?;
@@ -298,7 +308,7 @@ impl Import<'_> {
     }
 }
 
-fn store_file(path: &Path, sink: &mut Sink) -> Result<Content> {
+fn store_file(path: &Path, sink: &mut Sink<'_>) -> Result<Content> {
     let step = |e| Error::io(format_args!("read {}", path.display()), e);
     let file = File::open(path).map_err(step)?;
     let len = file.metadata().map_err(step)?.len();

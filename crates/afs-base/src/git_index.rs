@@ -138,6 +138,9 @@ mod tests {
         assert_eq!(bytes(128), [0x80, 0]);
         assert_eq!(bytes(16_511), [0xff, 0x7f]);
         assert_eq!(bytes(16_512), [0x80, 0x80, 0]);
-        assert_eq!([index_size(0), index_size(5), index_size(1 << 32), index_size((1 << 32) + 1)], [0, 5, 0x8000_0000, 1]);
+        assert_eq!(
+            [index_size(0), index_size(5), index_size(1 << 32), index_size((1 << 32) + 1)],
+            [0, 5, 0x8000_0000, 1]
+        );
     }
 }

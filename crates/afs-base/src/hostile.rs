@@ -40,7 +40,10 @@ pub(crate) fn is_dot_git(name: &[u8]) -> bool {
 /// `.gitmodules` on any system; only a symlink of that name is refused.
 pub(crate) fn is_dot_gitmodules(name: &[u8]) -> bool {
     let short = |part: &[u8]| {
-        starts_with(part, b"gitmod~") && part.len() > 7 && (b'1'..=b'4').contains(&part[7]) && ntfs_tail(part, 8)
+        starts_with(part, b"gitmod~")
+            && part.len() > 7
+            && (b'1'..=b'4').contains(&part[7])
+            && ntfs_tail(part, 8)
     };
     hfs_equals(name, ".gitmodules")
         || (starts_with(name, b".gitmodules") && ntfs_tail(name, ".gitmodules".len()))
@@ -74,7 +77,8 @@ fn ntfs_tail(name: &[u8], from: usize) -> bool {
 /// HFS+ ignores some code points and folds case.
 fn hfs_equals(name: &[u8], want: &str) -> bool {
     let Ok(text) = std::str::from_utf8(name) else { return false };
-    let ignored = |c: &char| matches!(*c as u32, 0x200c..=0x200f | 0x202a..=0x202e | 0x206a..=0x206f | 0xfeff);
+    let ignored =
+        |c: &char| matches!(*c as u32, 0x200c..=0x200f | 0x202a..=0x202e | 0x206a..=0x206f | 0xfeff);
     text.chars().filter(|c| !ignored(c)).map(|c| c.to_ascii_lowercase()).eq(want.chars())
 }
 
@@ -98,12 +102,38 @@ mod tests {
     #[test]
     fn every_spelling_of_dot_git_is_found() {
         for bad in [
-            ".git", ".GIT", ".gIt", "git~1", "GIT~1", ".git ", ".git.", ".git . .", ".git::$INDEX_ALLOCATION",
-            ".git:x", "git~1.", "git~1:x", ".g\u{200c}it", "\u{feff}.git", ".gi\u{206f}T\u{202e}", "x\\.git", "x\\git~1\\y",
+            ".git",
+            ".GIT",
+            ".gIt",
+            "git~1",
+            "GIT~1",
+            ".git ",
+            ".git.",
+            ".git . .",
+            ".git::$INDEX_ALLOCATION",
+            ".git:x",
+            "git~1.",
+            "git~1:x",
+            ".g\u{200c}it",
+            "\u{feff}.git",
+            ".gi\u{206f}T\u{202e}",
+            "x\\.git",
+            "x\\git~1\\y",
         ] {
             assert!(refuse_git_name(bad.as_bytes()).is_some(), "{bad:?}");
         }
-        for good in [".gitignore", ".gitx", "git", "git~2", "git~10", ".git x", "x.git", "..git", ".github", "\u{e9}.git"] {
+        for good in [
+            ".gitignore",
+            ".gitx",
+            "git",
+            "git~2",
+            "git~10",
+            ".git x",
+            "x.git",
+            "..git",
+            ".github",
+            "\u{e9}.git",
+        ] {
             assert!(refuse_git_name(good.as_bytes()).is_none(), "{good:?}");
         }
         for bad in [&b""[..], b".", b"..", b"a/b", b"a\0b", &[b'x'; 256]] {
@@ -114,12 +144,22 @@ mod tests {
     #[test]
     fn every_spelling_of_dot_gitmodules_is_found() {
         for bad in [
-            ".gitmodules", ".GitModules", ".gitmodules ", ".gitmodules::$DATA", "gitmod~1", "GITMOD~4 ", "gi7eba~1",
-            "gi7eb~10", "GI7E~123", ".git\u{200c}modules",
+            ".gitmodules",
+            ".GitModules",
+            ".gitmodules ",
+            ".gitmodules::$DATA",
+            "gitmod~1",
+            "GITMOD~4 ",
+            "gi7eba~1",
+            "gi7eb~10",
+            "GI7E~123",
+            ".git\u{200c}modules",
         ] {
             assert!(is_dot_gitmodules(bad.as_bytes()), "{bad:?}");
         }
-        for good in ["gitmod~5", "gi7eba~0", "gi7ebb~1", ".gitmodule", ".gitmodulesx", "gitmodules", "gi7eba1~"] {
+        for good in
+            ["gitmod~5", "gi7eba~0", "gi7ebb~1", ".gitmodule", ".gitmodulesx", "gitmodules", "gi7eba1~"]
+        {
             assert!(!is_dot_gitmodules(good.as_bytes()), "{good:?}");
         }
     }

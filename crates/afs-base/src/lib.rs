@@ -175,13 +175,15 @@ fn threads() -> usize {
 
 /// Writes the table of an import that is not from git.
 fn finish(builder: BaseBuilder, stored_bytes: u64) -> Result<Imported> {
-    let table = builder.finish();
-    let totals = totals_of(&table)?;
+    let (table, totals) = with_totals(builder.finish())?;
     Ok(Imported { table, totals, upstream: None, git: None, stored_bytes })
 }
 
-fn totals_of(table: &[u8]) -> Result<Totals> {
-    Ok(BaseTable::open(bytes::Bytes::copy_from_slice(table))?.totals())
+/// Opens a table, which checks it once more, for what it holds.
+fn with_totals(table: Vec<u8>) -> Result<(Vec<u8>, Totals)> {
+    let bytes = bytes::Bytes::from(table);
+    let totals = BaseTable::open(bytes.clone())?.totals();
+    Ok((bytes.into(), totals))
 }
 
 /// What an import of `spec` would give now: equal texts mean the same commit, checked out on the same branch, of

@@ -7,7 +7,7 @@
 
 use crate::child::cancelled;
 use crate::local_read::{Found, Reading, read_dir};
-use crate::sink::Sink;
+use crate::sink::Target;
 use crate::url::path_bytes;
 use crate::{ImportDirs, Imported, Progress};
 use afs_core::base::{BaseBuilder, NewEntry, NodeHandle, NodeKind};
@@ -94,14 +94,12 @@ pub(crate) fn import(
         own: own.map(|m| (m.dev(), m.ino())).collect(),
         progress,
     };
-    let before = blobs.usage();
-    let found = walk.run(blobs)?;
+    let target = Target::new(blobs);
+    let found = walk.run(&target)?;
     progress.update("writing the table", 0, None);
     builder.root(Found::of(b"", &attributes).entry(NodeKind::Dir));
     assemble(&mut builder, found)?;
-    let after = blobs.usage();
-    let stored = (after.pack_bytes + after.raw_bytes).saturating_sub(before.pack_bytes + before.raw_bytes);
-    crate::finish(builder, stored)
+    crate::finish(builder, target.stored_bytes())
 }
 
 /// The error for what cannot be opened or read.
@@ -152,12 +150,12 @@ fn assemble(builder: &mut BaseBuilder, mut found: Vec<(u32, Vec<Found>)>) -> Res
     Ok(())
 }
 
-impl<'a> Walk<'a> {
-    fn run(&self, blobs: &'a Arc<BlobStore>) -> Result<Vec<(u32, Vec<Found>)>> {
+impl Walk<'_> {
+    fn run(&self, target: &Target<'_>) -> Result<Vec<(u32, Vec<Found>)>> {
         let root = Arc::new(Steps { up: None, name: Box::default(), depth: 0 });
         self.queue().tasks.push(Task { dir: 0, path: root, parent: None });
         let worker = || {
-            let done = self.work(blobs);
+            let done = self.work(target);
             if done.is_err() {
                 self.queue().stop = true;
                 self.changed.notify_all();
@@ -178,9 +176,9 @@ impl<'a> Walk<'a> {
         })
     }
 
-    fn work(&self, blobs: &Arc<BlobStore>) -> Result<Vec<(u32, Vec<Found>)>> {
+    fn work(&self, target: &Target<'_>) -> Result<Vec<(u32, Vec<Found>)>> {
         let mut found = Vec::new();
-        let mut sink = Sink::new(blobs)?;
+        let mut sink = target.sink()?;
         let mut reading = Reading::new(self);
         while let Some(task) = self.take() {
             let read = match self.progress.cancelled() {
@@ -242,7 +240,10 @@ impl<'a> Walk<'a> {
     /// Refuses the server's own directories.
     pub(crate) fn check_dir(&self, task: &Task, inode: (u64, u64)) -> Result<()> {
         if task.path.depth > limits::MAX_PATH_DEPTH {
-            return Err(crate::hostile::hostile(&self.path_of(&task.path), "more than 1024 directories deep"));
+            return Err(crate::hostile::hostile(
+                &self.path_of(&task.path),
+                "more than 1024 directories deep",
+            ));
         }
         if self.dirs.load(Ordering::Relaxed) + self.files.load(Ordering::Relaxed) > limits::MAX_BASE_ENTRIES {
             let text = format!("the directory has more than {} entries", limits::MAX_BASE_ENTRIES);
@@ -250,8 +251,11 @@ impl<'a> Walk<'a> {
         }
         if self.own.contains(&inode) {
             let shown = Name::lossy(&self.path_of(&task.path));
-            return Err(Error::invalid("path", format_args!("a directory that does not hold {shown}, the server's own"))
-                .with("path", shown));
+            return Err(Error::invalid(
+                "path",
+                format_args!("a directory that does not hold {shown}, the server's own"),
+            )
+            .with("path", shown));
         }
         Ok(())
     }

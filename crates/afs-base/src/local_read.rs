@@ -112,7 +112,7 @@ pub(crate) fn read_dir(
     walk: &Walk<'_>,
     task: &Task,
     reading: &mut Reading<'_>,
-    sink: &mut Sink,
+    sink: &mut Sink<'_>,
 ) -> Result<(Vec<Found>, Vec<Task>)> {
     let fail = |e| unreadable(&walk.path_of(&task.path), e);
     let dir = match walk.open(task) {
@@ -179,7 +179,7 @@ fn read_entry(
     name: &[u8],
     mut kind: FileType,
     reading: &mut Reading<'_>,
-    sink: &mut Sink,
+    sink: &mut Sink<'_>,
 ) -> Result<Option<Found>, Failed> {
     for _ in 0..TRIES {
         let read = match kind {
@@ -208,7 +208,7 @@ fn read_other(
     name: &[u8],
     kind: FileType,
     reading: &Reading<'_>,
-    sink: &mut Sink,
+    sink: &mut Sink<'_>,
 ) -> Result<Option<Found>, Failed> {
     let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
     if kind == FileType::Unknown || FileType::from_raw_mode(stat.st_mode) != kind {
@@ -228,7 +228,7 @@ fn read_file(
     dir: &OwnedFd,
     name: &[u8],
     reading: &mut Reading<'_>,
-    sink: &mut Sink,
+    sink: &mut Sink<'_>,
 ) -> Result<Option<Found>, Failed> {
     // NONBLOCK: a pipe put in the file's place must not hold us up.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
@@ -266,7 +266,7 @@ fn store(
     file: &File,
     size: u64,
     buffer: &mut [u8],
-    sink: &mut Sink,
+    sink: &mut Sink<'_>,
 ) -> Result<(u64, Option<BlobId>), Failed> {
     if size >= limits::PACK_BLOB_BYTES {
         return Ok((size, sink.put_file(file, size)?));

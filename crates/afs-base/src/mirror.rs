@@ -17,6 +17,7 @@ use crate::{ImportDirs, Progress, clone_local};
 use afs_types::{Error, Reason, Result, Rng};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A mirror that may be read: shared with other readers, not with writers.
 pub(crate) struct Mirror {
@@ -34,6 +35,8 @@ pub(crate) struct Source<'a> {
 
 /// Name of the repository inside a mirror that holds sessions' commits.
 const COMMITS: &str = "aether";
+/// How long a source may take to say what references it has.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(60);
 /// A mirror with more packs than this is consolidated.
 const MAX_PACKS: usize = 24;
 
@@ -58,13 +61,13 @@ impl<'a> Source<'a> {
     }
 
     fn call<'c>(&'c self, git_dir: Option<&'c Path>, lock: Option<&'c Lock>) -> Call<'c> {
-        Call { git_dir, remote: Some(&self.remote), input: lock.map(Lock::file), output: None }
+        Call { git_dir, remote: Some(&self.remote), input: lock.map(Lock::file), ..Call::default() }
     }
 
     /// The error for a run that talked to the source.
     fn failed(&self, done: &Done) -> Error {
-        Error::new(Reason::SourceUnavailable, format!("{}: {}", self.remote.shown(), done.messages))
-            .with("url", self.remote.shown())
+        let shown = self.remote.shown();
+        done.error(Reason::SourceUnavailable, &shown).with("url", shown)
     }
 
     /// What `reference` is at the source now. No objects are fetched.
@@ -88,11 +91,20 @@ impl<'a> Source<'a> {
         let mut args: Vec<OsString> = ["ls-remote", "--symref", "--"].map(Into::into).into();
         args.push(self.remote.target.clone());
         args.extend(Refs::patterns(name).map(Into::into));
-        let done = self.git.run(self.call(None, None), &args, self.progress)?;
+        let call = Call { timeout: Some(LOOK_TIMEOUT), ..self.call(None, None) };
+        let done = self.git.run(call, &args, self.progress)?;
         if !done.status.success() {
             return Err(self.failed(&done));
         }
-        Ok(Refs::from_ls_remote(&done.stdout))
+        let refs = Refs::from_ls_remote(&done.stdout);
+        match refs.sha256 {
+            false => Ok(refs),
+            true => {
+                let text = format!("{}: a repository with SHA-256 object names", self.remote.shown());
+                Err(Error::new(Reason::Unsupported, text)
+                    .next("convert it to SHA-1 object names, or import a checkout as a directory"))
+            }
+        }
     }
 
     /// Short commit names and expressions such as `main~3`: asked of a local source itself, else of the mirror.
@@ -122,6 +134,13 @@ impl<'a> Source<'a> {
 
     fn no_such_ref(&self, name: &str) -> Error {
         let shown = self.remote.shown();
+        if name == "HEAD" {
+            return Error::invalid(
+                "reference",
+                format_args!("one that exists: {shown} has no commit that HEAD points to"),
+            )
+            .next("commit something first, or name a branch");
+        }
         Error::invalid("reference", format_args!("a branch, tag or commit of {shown}; {name:?} is none"))
             .with("reference", name)
             .next(format!("list them with `git ls-remote {shown}`"))
@@ -231,7 +250,13 @@ impl<'a> Source<'a> {
     /// Sessions' commits live beside the mirror's objects and borrow them.
     fn make_commits_repository(&self, fresh: &Path) -> Result<()> {
         let commits = fresh.join(COMMITS);
-        let args = ["init".into(), "--quiet".into(), "--bare".into(), "--template=".into(), commits.clone().into_os_string()];
+        let args = [
+            "init".into(),
+            "--quiet".into(),
+            "--bare".into(),
+            "--template=".into(),
+            commits.clone().into_os_string(),
+        ];
         self.git.must(Call::default(), args, self.progress)?;
         let info = commits.join("objects/info");
         let write = std::fs::create_dir_all(&info)
@@ -243,7 +268,8 @@ impl<'a> Source<'a> {
     /// Locks and half-written packs of a git that was killed; nobody else works here, for we hold the lock.
     fn clean_after_kill(&self, mirror: &Mirror) -> Result<()> {
         let step = |e| Error::io(format_args!("clean {}", mirror.path.display()), e);
-        let stale = |name: &str| name.ends_with(".lock") || name.starts_with("tmp_") || name.starts_with(".tmp-");
+        let stale =
+            |name: &str| name.ends_with(".lock") || name.starts_with("tmp_") || name.starts_with(".tmp-");
         let mut dirs = vec![mirror.path.clone()];
         while let Some(dir) = dirs.pop() {
             for entry in std::fs::read_dir(&dir).map_err(step)? {
@@ -286,7 +312,9 @@ fn check_reference(name: &str) -> Result<()> {
         || name.len() > 1024
         || name.starts_with('-')
         || name.contains("..")
-        || name.chars().any(|c| c.is_control() || c.is_whitespace() || matches!(c, '*' | '?' | '[' | '\\' | ':'));
+        || name
+            .chars()
+            .any(|c| c.is_control() || c.is_whitespace() || matches!(c, '*' | '?' | '[' | '\\' | ':'));
     match bad {
         false => Ok(()),
         true => Err(Error::invalid("reference", "a branch, tag, HEAD or commit name")),

@@ -201,7 +201,11 @@ mod tests {
     #[test]
     fn good_trees_parse_and_are_written_back() {
         let bytes = raw(&[
-            ("100644", b"a"), ("100755", b"a.b"), ("40000", b"a0"), ("120000", b"b\xff"), ("160000", b"c"),
+            ("100644", b"a"),
+            ("100755", b"a.b"),
+            ("40000", b"a0"),
+            ("120000", b"b\xff"),
+            ("160000", b"c"),
         ]);
         let entries = parse(&bytes).unwrap();
         assert_eq!(entries.len(), 5);
@@ -238,7 +242,11 @@ mod tests {
 
     #[test]
     fn commits_parse() {
-        let text = format!("tree {}\nparent {}\nauthor A <a> 1 +0000\ncommitter B > <b> 1700000000 -0130\n\nm", "0a".repeat(20), "0b".repeat(20));
+        let text = format!(
+            "tree {}\nparent {}\nauthor A <a> 1 +0000\ncommitter B > <b> 1700000000 -0130\n\nm",
+            "0a".repeat(20),
+            "0b".repeat(20)
+        );
         assert_eq!(parse_commit(text.as_bytes()).unwrap(), Commit { tree: [10; 20], time: 1_700_000_000 });
         assert!(parse_commit(b"tree 12\n").is_err());
         assert_eq!(hex(&parse_hex("0a".repeat(20).as_bytes()).unwrap()), "0a".repeat(20));

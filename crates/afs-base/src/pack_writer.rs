@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A pack that is being written.
 pub(crate) struct PackWriter {
@@ -31,11 +32,16 @@ struct Place {
 }
 
 const BUFFER: usize = 64 << 10;
+/// A pack that is being written; the process's number follows.
+const PREFIX: &str = "tmp_pack_";
+static UNIQUE: AtomicU64 = AtomicU64::new(0);
 
 impl PackWriter {
-    /// Starts a pack in `dir` (`objects/pack`). `unique` tells it from others that are being written.
-    pub(crate) fn new(dir: &Path, unique: &str) -> Result<Self> {
-        let path = dir.join(format!("tmp_pack_{unique}"));
+    /// Starts a pack in `dir` (`objects/pack`), after removing those that dead processes left.
+    pub(crate) fn new(dir: &Path) -> Result<Self> {
+        clean(dir).map_err(|e| Error::io(format_args!("clean {}", dir.display()), e))?;
+        let count = UNIQUE.fetch_add(1, Ordering::Relaxed);
+        let path = dir.join(format!("{PREFIX}{}_{count}", std::process::id()));
         let open = OpenOptions::new().create_new(true).read(true).write(true).open(&path);
         let file = open.map_err(|e| Error::io(format_args!("create {}", path.display()), e))?;
         let mut writer =
@@ -92,7 +98,10 @@ impl PackWriter {
         let (crc, bytes) = (out.crc, out.bytes);
         self.at += bytes;
         if seen != len {
-            return Err(Error::new(Reason::Internal, format!("a file to commit has {seen} bytes or more, not {len}")));
+            return Err(Error::new(
+                Reason::Internal,
+                format!("a file to commit has {seen} bytes or more, not {len}"),
+            ));
         }
         let oid = finish_sha1(hasher)?;
         if self.holds(&oid) || known(&oid) {
@@ -153,6 +162,20 @@ impl Drop for PackWriter {
         // After `finish` the name is gone already.
         let _ = std::fs::remove_file(&self.path);
     }
+}
+
+fn clean(dir: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid =
+            name.strip_prefix(PREFIX).and_then(|rest| rest.split('_').next()).and_then(|p| p.parse().ok());
+        let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) else { continue };
+        if rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn write_error(path: &Path, e: std::io::Error) -> Error {
@@ -287,11 +310,13 @@ mod tests {
     #[test]
     fn a_pack_that_is_dropped_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let mut pack = PackWriter::new(dir.path(), "a").unwrap();
+        // Process numbers end at 2^22.
+        std::fs::write(dir.path().join("tmp_pack_4194999_0"), "of a dead process").unwrap();
+        let mut pack = PackWriter::new(dir.path()).unwrap();
         pack.add(Kind::Blob, b"x", |_| false).unwrap();
         assert!(pack.add_stream(Kind::Blob, 9, &b"short"[..], |_| false).is_err());
         drop(pack);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
-        assert!(PackWriter::new(dir.path(), "a").unwrap().finish().unwrap().is_none());
+        assert!(PackWriter::new(dir.path()).unwrap().finish().unwrap().is_none());
     }
 }

@@ -21,6 +21,18 @@ struct Pack {
     data: data::File,
 }
 
+impl Pack {
+    fn open(path: &Path, id: u32) -> Result<Self> {
+        let idx = path.with_extension("idx");
+        let index = index::File::at(&idx, gix::hash::Kind::Sha1).map_err(|e| damaged(&idx, e))?;
+        let data = data::File::at(path, gix::hash::Kind::Sha1).map_err(|e| damaged(path, e))?;
+        let mut data = data.with_alloc_limit_bytes(Some(MAX_IN_MEMORY));
+        // The delta cache is keyed by this number: it must be unique in a `Packs`.
+        data.id = id;
+        Ok(Self { index, data })
+    }
+}
+
 /// The packs of one or more object directories, mapped.
 pub(crate) struct Packs {
     packs: Vec<Pack>,
@@ -56,21 +68,27 @@ pub(crate) fn list(objects: &Path) -> Result<Vec<PathBuf>> {
 }
 
 impl Packs {
-    /// Maps all packs of the object directories that exist.
+    /// Maps all packs of the object directories that exist. Packs that are deleted later stay readable.
     pub(crate) fn open(object_dirs: &[PathBuf]) -> Result<Self> {
-        let mut packs = Vec::new();
-        for dir in object_dirs.iter().filter(|d| d.exists()) {
-            for path in list(dir)? {
-                let idx = path.with_extension("idx");
-                let index = index::File::at(&idx, gix::hash::Kind::Sha1).map_err(|e| damaged(&idx, e))?;
-                let data = data::File::at(&path, gix::hash::Kind::Sha1).map_err(|e| damaged(&path, e))?;
-                let mut data = data.with_alloc_limit_bytes(Some(MAX_IN_MEMORY));
-                // The delta cache is keyed by this number: it must be unique here.
-                data.id = packs.len() as u32;
-                packs.push(Pack { index, data });
+        let mut tries = 0;
+        loop {
+            let mut packs = Vec::new();
+            let mut paths = Vec::new();
+            for dir in object_dirs.iter().filter(|d| d.exists()) {
+                paths.extend(list(dir)?);
+            }
+            let opened = paths.iter().try_for_each(|path| {
+                packs.push(Pack::open(path, packs.len() as u32)?);
+                Ok(())
+            });
+            tries += 1;
+            match opened {
+                Ok(()) => return Ok(Self { packs }),
+                // Consolidated between the listing and the opening: its objects are in a newer pack.
+                Err(_) if tries < 5 && paths.iter().any(|p| !p.exists()) => {}
+                Err(e) => return Err(e),
             }
         }
-        Ok(Self { packs })
     }
 
     /// Where an object is.
@@ -120,7 +138,8 @@ impl Reader<'_> {
             let base = pack.data.entry(pack.index.pack_offset_at_index(at))?;
             Ok(Some(ResolvedBase::InPack(base)))
         };
-        let read = pack.data.decode_entry(entry, &mut self.buffer, &mut self.inflate, &resolve, &mut self.cache);
+        let read =
+            pack.data.decode_entry(entry, &mut self.buffer, &mut self.inflate, &resolve, &mut self.cache);
         let outcome = match read {
             Ok(outcome) => outcome,
             Err(e) if gix::error::classify(&e).is_resource_exhausted() => return Ok(Object::TooLarge),
@@ -153,8 +172,8 @@ impl Reader<'_> {
 
 /// An object that should be there is not.
 pub(crate) fn missing(oid: &Oid) -> Error {
-    Error::new(Reason::Corrupt, format!("object {} is not in the mirror", hex(oid)))
-        .next("import again; if it persists, check the source with `git fsck`")
+    Error::new(Reason::SourceUnavailable, format!("the source lacks object {}", hex(oid)))
+        .next("check the source with `git fsck`; a partial clone cannot be imported")
 }
 
 /// An object is of another kind than its user says.

@@ -87,23 +87,30 @@ fn outcome(done: &Done, oid: &str, branch: &str, shown: &str) -> Result<Pushed> 
             let old = summary.split("..").next().filter(|old| parse_hex(old.as_bytes()).is_some());
             Ok(Pushed { old: old.map(Into::into) })
         }
-        _ => Err(Error::new(Reason::SourceUnavailable, format!("{shown}: {}", done.messages)).with("url", shown)),
+        _ => Err(done.error(Reason::SourceUnavailable, shown).with("url", shown)),
     }
 }
 
 fn rejected(summary: &str, messages: &str, branch: &str, shown: &str) -> Error {
     let why = crate::url::redact(summary);
     let says = |words: &[&str]| words.iter().any(|w| summary.contains(w));
-    let error = |reason, text: String| {
-        Error::new(reason, text).with("branch", branch).with("url", shown)
-    };
-    if says(&["checked out", "refusing to update"]) || messages.contains("refusing to update checked out branch") {
+    let error = |reason, text: String| Error::new(reason, text).with("branch", branch).with("url", shown);
+    if says(&["checked out", "refusing to update"])
+        || messages.contains("refusing to update checked out branch")
+    {
         let text = format!("{shown}: {branch} is checked out there, git refuses to move it: {why}");
-        return error(Reason::PromoteConflict, text)
-            .next("promote to another branch and merge it there, or check out another branch in the source first");
+        return error(Reason::PromoteConflict, text).next(
+            "promote to another branch and merge it there, or check out another branch in the source first",
+        );
     }
-    if says(&["non-fast-forward", "fetch first", "stale info", "failed to update ref", "cannot lock ref", "needs force"])
-        || says(&["incorrect old value", "reference already exists", "already exists"])
+    if says(&[
+        "non-fast-forward",
+        "fetch first",
+        "stale info",
+        "failed to update ref",
+        "cannot lock ref",
+        "needs force",
+    ]) || says(&["incorrect old value", "reference already exists", "already exists"])
     {
         return error(Reason::PromoteConflict, format!("{shown}: {branch} has moved on: {why}"));
     }

@@ -32,6 +32,8 @@ pub(crate) struct Refs {
     pub(crate) all: BTreeMap<Vec<u8>, Target>,
     /// Full name of the branch that HEAD points to.
     pub(crate) head: Option<Vec<u8>>,
+    /// The repository names objects by SHA-256.
+    pub(crate) sha256: bool,
 }
 
 impl Refs {
@@ -40,7 +42,11 @@ impl Refs {
         let full = name == "HEAD" || name.starts_with("refs/");
         let names = match full {
             true => vec![name.to_owned(), format!("{name}^{{}}")],
-            false => vec![format!("refs/heads/{name}"), format!("refs/tags/{name}"), format!("refs/tags/{name}^{{}}")],
+            false => vec![
+                format!("refs/heads/{name}"),
+                format!("refs/tags/{name}"),
+                format!("refs/tags/{name}^{{}}"),
+            ],
         };
         names.into_iter()
     }
@@ -57,6 +63,7 @@ impl Refs {
                 }
                 continue;
             }
+            refs.sha256 |= value.len() == 64;
             let Some(oid) = parse_hex(value) else { continue };
             match name.strip_suffix(b"^{}") {
                 Some(tag) => {
@@ -163,7 +170,10 @@ mod tests {
         for good in ["main", "a/b-c", "é", "x.y", "@a", "HEAD"] {
             assert!(is_branch_name(good), "{good}");
         }
-        for bad in ["", "-x", "a..b", "a/../b", ".a", "a/.b", "a.lock", "a.lock/b", "a b", "a\nb", "a~1", "a:b", "a*", "a@{1}", "@", "a/", "/a", "a//b", "a.", "a\\b"] {
+        for bad in [
+            "", "-x", "a..b", "a/../b", ".a", "a/.b", "a.lock", "a.lock/b", "a b", "a\nb", "a~1", "a:b",
+            "a*", "a@{1}", "@", "a/", "/a", "a//b", "a.", "a\\b",
+        ] {
             assert!(!is_branch_name(bad), "{bad:?}");
         }
     }

@@ -1,28 +1,67 @@
-//! Blobs on their way into the store, from one thread of an import.
+//! Blobs on their way into the store, and how much the store grew by them.
 
 use afs_store::{BlobStore, PackWriter};
-use afs_types::{BlobId, Result};
+use afs_types::{BlobId, Result, limits};
+use std::collections::HashMap;
 use std::fs::File;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+
+/// The store as one import sees it.
+pub(crate) struct Target<'a> {
+    store: &'a Arc<BlobStore>,
+    pack_bytes: u64,
+    /// Large blobs that were not there before, with their lengths.
+    large: Mutex<HashMap<BlobId, u64>>,
+}
+
+impl<'a> Target<'a> {
+    pub(crate) fn new(store: &'a Arc<BlobStore>) -> Self {
+        Self { store, pack_bytes: store.usage().pack_bytes, large: Mutex::default() }
+    }
+
+    /// A sink for one thread.
+    pub(crate) fn sink(&self) -> Result<Sink<'_>> {
+        Ok(Sink { target: self, writer: self.store.pack_writer()? })
+    }
+
+    /// By how many bytes the store grew. Other imports at the same time count too: it is for people.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        let large: u64 = self.large.lock().unwrap_or_else(|e| e.into_inner()).values().sum();
+        self.store.usage().pack_bytes.saturating_sub(self.pack_bytes) + large
+    }
+}
 
 /// Puts blobs; one per thread. What has no bytes has no blob.
-pub(crate) struct Sink {
+pub(crate) struct Sink<'a> {
+    target: &'a Target<'a>,
     writer: PackWriter,
 }
 
-impl Sink {
-    pub(crate) fn new(store: &Arc<BlobStore>) -> Result<Self> {
-        Ok(Self { writer: store.pack_writer()? })
-    }
-
+impl Sink<'_> {
     /// Stores bytes.
     pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<Option<BlobId>> {
-        if bytes.is_empty() { Ok(None) } else { self.writer.put(bytes).map(Some) }
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let id = self.writer.put(bytes)?;
+        self.note(id, bytes.len() as u64)
     }
 
     /// Stores the first `len` bytes of a file.
     pub(crate) fn put_file(&mut self, file: &File, len: u64) -> Result<Option<BlobId>> {
-        if len == 0 { Ok(None) } else { self.writer.put_file(file, len).map(Some) }
+        if len == 0 {
+            return Ok(None);
+        }
+        let id = self.writer.put_file(file, len)?;
+        self.note(id, len)
+    }
+
+    /// A large blob has a file of its own, which appears when it is durable: without one it is new.
+    fn note(&self, id: BlobId, len: u64) -> Result<Option<BlobId>> {
+        if len >= limits::PACK_BLOB_BYTES && self.target.store.raw_file(&id)?.is_none() {
+            self.target.large.lock().unwrap_or_else(|e| e.into_inner()).insert(id, len);
+        }
+        Ok(Some(id))
     }
 
     /// Blobs may be named in a batch only after this.

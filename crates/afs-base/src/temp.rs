@@ -84,6 +84,16 @@ impl Lock {
         Ok(lock)
     }
 
+    /// Takes the lock alone if nobody has it.
+    pub(crate) fn try_take(path: &Path) -> Result<Option<Self>> {
+        let lock = Self { file: open_lock(path)? };
+        match flock(&lock.file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(lock)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(e) => Err(Error::io(format_args!("lock {}", path.display()), e.into())),
+        }
+    }
+
     /// Turns it shared or exclusive. Not atomic: someone else may hold it in between.
     pub(crate) fn change(&self, shared: bool, progress: &dyn Progress) -> Result<()> {
         let how = match shared {

@@ -116,7 +116,8 @@ impl Remote {
 /// `name::address` starts the program `git-remote-name`.
 fn is_helper(url: &str) -> bool {
     url.split_once("::").is_some_and(|(name, _)| {
-        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'+' | b'.'))
+        !name.is_empty()
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'+' | b'.'))
     })
 }
 
@@ -187,9 +188,23 @@ mod tests {
     #[test]
     fn hostile_urls_are_refused() {
         for bad in [
-            "", "-u", "--upload-pack=touch x", "ext::sh -c x", "fd::3", "EXT::x", "a\nb", "https://h/\u{1b}[2J",
-            "ssh://-oProxyCommand=x/y", "ssh://u@-oProxyCommand=x/y", "-oProxyCommand=x:y", "u@-o:y", ":x",
-            "ftp://h/x", "javascript://x", "file://host/x", "https://u:p%0a@h/x",
+            "",
+            "-u",
+            "--upload-pack=touch x",
+            "ext::sh -c x",
+            "fd::3",
+            "EXT::x",
+            "a\nb",
+            "https://h/\u{1b}[2J",
+            "ssh://-oProxyCommand=x/y",
+            "ssh://u@-oProxyCommand=x/y",
+            "-oProxyCommand=x:y",
+            "u@-o:y",
+            ":x",
+            "ftp://h/x",
+            "javascript://x",
+            "file://host/x",
+            "https://u:p%0a@h/x",
         ] {
             let error = Remote::parse(bad).err().unwrap_or_else(|| panic!("{bad:?} was taken"));
             assert_eq!(error.reason, Reason::InvalidArgument, "{bad:?}");
@@ -205,7 +220,10 @@ mod tests {
         assert_eq!((credentials.user.as_str(), credentials.password.as_str()), ("bob", "s@cret"));
         assert_eq!(credentials.origin, "https://example.org:8443");
         assert!(!remote.shown().contains("cret"));
-        assert_eq!(redact("fatal: 'https://u:p@h/x' and ssh://git:pw@h/y"), "fatal: 'https://h/x' and ssh://git@h/y");
+        assert_eq!(
+            redact("fatal: 'https://u:p@h/x' and ssh://git:pw@h/y"),
+            "fatal: 'https://h/x' and ssh://git@h/y"
+        );
         assert_eq!(redact("ssh://git@h/x git@h:x"), "ssh://git@h/x git@h:x");
         let plain = Remote::parse("https://example.org:8443/a/b.git").unwrap();
         assert_ne!(plain.key, remote.key, "another password may not read through the same mirror");

@@ -1,8 +1,11 @@
 //! Changes become commits that git would have made, and reach the source.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
-use afs_base::{CommitMeta, CommitWritten, EditContent, EditEntry, NoProgress, Oid, TreeEdit, push, write_commit};
+use afs_base::{
+    CommitMeta, CommitWritten, EditContent, EditEntry, NoProgress, Oid, TreeEdit, push, write_commit,
+};
 use afs_types::{Reason, Result};
 use common::*;
 use std::collections::BTreeMap;
@@ -56,7 +59,13 @@ impl Setup {
     }
 
     fn commit_on(&self, base: &str, edits: Vec<TreeEdit>) -> Result<CommitWritten> {
-        write_commit(&self.mirror, base, &[base.to_owned()], edits.into_iter().map(Ok), meta("from a session"))
+        write_commit(
+            &self.mirror,
+            base,
+            &[base.to_owned()],
+            edits.into_iter().map(Ok),
+            meta("from a session"),
+        )
     }
 
     /// The repository that holds sessions' commits.
@@ -106,15 +115,27 @@ fn a_commit_is_what_git_would_have_made() {
     fs::create_dir_all(work.join("vendor/sub")).unwrap();
     git(work, &["add", "-A"]);
     git(work, &["update-index", "--add", "--cacheinfo", &format!("160000,{},vendor/other", "42".repeat(20))]);
-    git(work, &["update-index", "--add", "--cacheinfo", &format!("160000,{},vendor/sub", "1234567890".repeat(4))]);
+    git(
+        work,
+        &["update-index", "--add", "--cacheinfo", &format!("160000,{},vendor/sub", "1234567890".repeat(4))],
+    );
     assert_eq!(written.tree_oid, git(work, &["write-tree"]));
     let changed = git(work, &["diff", "--cached", "--name-only", "HEAD"]).lines().count();
     assert_eq!(written.files_changed, changed as u64);
     let log = git(&s.commits(), &["log", "-1", "--format=%T %P %an <%ae> %at %cn %B", &written.oid]);
-    let want = format!("{} {} An Agent <agent@example.com> {} An Agent from a session\n", written.tree_oid, s.head, COMMIT_TIME + 60);
+    let want = format!(
+        "{} {} An Agent <agent@example.com> {} An Agent from a session\n",
+        written.tree_oid,
+        s.head,
+        COMMIT_TIME + 60
+    );
     assert_eq!(log, want.trim_end());
     assert_eq!(git(&s.commits(), &["fsck", "--full", "--strict", "--no-dangling"]), "");
-    assert_eq!(git(&s.mirror, &["rev-list", "--all", "--count"]), "1", "sessions' commits are not in the mirror");
+    assert_eq!(
+        git(&s.mirror, &["rev-list", "--all", "--count"]),
+        "1",
+        "sessions' commits are not in the mirror"
+    );
 }
 
 #[test]
@@ -133,11 +154,20 @@ fn commits_build_on_commits_and_write_only_what_is_new() {
         std::array::from_fn(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap())
     };
     let content = EditContent::Known(blob);
-    let moved = TreeEdit { path: split(b"docs/README.md"), change: Some(EditEntry::File { executable: false, content }) };
+    let moved = TreeEdit {
+        path: split(b"docs/README.md"),
+        change: Some(EditEntry::File { executable: false, content }),
+    };
     let moved = s.commit(vec![moved, gone("README.md")]).unwrap();
-    assert_eq!(git(&s.commits(), &["diff", "--name-status", "-M", &s.head, &moved.oid]), "R100\tREADME.md\tdocs/README.md");
-    let everything: Vec<TreeEdit> =
-        git(&s.repo.path, &["ls-tree", "-z", "--name-only", "HEAD"]).split('\0').filter(|n| !n.is_empty()).map(gone).collect();
+    assert_eq!(
+        git(&s.commits(), &["diff", "--name-status", "-M", &s.head, &moved.oid]),
+        "R100\tREADME.md\tdocs/README.md"
+    );
+    let everything: Vec<TreeEdit> = git(&s.repo.path, &["ls-tree", "-z", "--name-only", "HEAD"])
+        .split('\0')
+        .filter(|n| !n.is_empty())
+        .map(gone)
+        .collect();
     let mut all = everything;
     all.push(TreeEdit { path: vec![b"\xff\xfe not utf-8".to_vec()], change: None });
     let empty = s.commit(all).unwrap();
@@ -148,12 +178,18 @@ fn commits_build_on_commits_and_write_only_what_is_new() {
 fn files_and_directories_replace_each_other() {
     let s = Setup::new();
     let to_dir = s.commit(vec![gone("README.md"), file("README.md/inside", b"x", false)]).unwrap();
-    assert_eq!(git(&s.commits(), &["ls-tree", "--name-only", "-r", &to_dir.oid, "README.md"]), "README.md/inside");
+    assert_eq!(
+        git(&s.commits(), &["ls-tree", "--name-only", "-r", &to_dir.oid, "README.md"]),
+        "README.md/inside"
+    );
     // Without the removal it means the same: a directory cannot be below a file.
     let same = s.commit(vec![file("README.md/inside", b"x", false)]).unwrap();
     assert_eq!((same.tree_oid, same.files_changed), (to_dir.tree_oid.clone(), to_dir.files_changed));
     let to_file = s.commit(vec![file("src", b"now a file", false)]).unwrap();
-    assert_eq!((git(&s.commits(), &["cat-file", "blob", &format!("{}:src", to_file.oid)]), to_file.files_changed), ("now a file".into(), 301));
+    assert_eq!(
+        (git(&s.commits(), &["cat-file", "blob", &format!("{}:src", to_file.oid)]), to_file.files_changed),
+        ("now a file".into(), 301)
+    );
     let renewed = s.commit(vec![file("src/only", b"x", false), gone("src")]).unwrap();
     assert_eq!(git(&s.commits(), &["ls-tree", "--name-only", "-r", &renewed.oid, "src"]), "src/only");
     assert_eq!(renewed.files_changed, 301);
@@ -162,10 +198,25 @@ fn files_and_directories_replace_each_other() {
 #[test]
 fn bad_edits_are_refused() {
     let s = Setup::new();
-    for path in [".git/config", "a/.GIT/x", "sub/git~1", "x/../y", "./x", "a//b", "nul\0x", ".g\u{200c}it", &"n".repeat(256)] {
-        assert_eq!(s.commit(vec![file(path, b"x", false)]).unwrap_err().reason, Reason::InvalidName, "{path:?}");
+    for path in [
+        ".git/config",
+        "a/.GIT/x",
+        "sub/git~1",
+        "x/../y",
+        "./x",
+        "a//b",
+        "nul\0x",
+        ".g\u{200c}it",
+        &"n".repeat(256),
+    ] {
+        assert_eq!(
+            s.commit(vec![file(path, b"x", false)]).unwrap_err().reason,
+            Reason::InvalidName,
+            "{path:?}"
+        );
     }
-    let link = |target: &[u8]| TreeEdit { path: split(b"l"), change: Some(EditEntry::Symlink(target.to_vec())) };
+    let link =
+        |target: &[u8]| TreeEdit { path: split(b"l"), change: Some(EditEntry::Symlink(target.to_vec())) };
     let known = || EditEntry::File { executable: false, content: EditContent::Known([9; 20]) };
     let cases = vec![
         vec![file("x", b"1", false), file("x", b"2", false)],
@@ -184,11 +235,17 @@ fn bad_edits_are_refused() {
         assert_eq!(s.commit_on(base, vec![]).unwrap_err().reason, Reason::InvalidArgument);
     }
     let lying = EditContent::Stream { len: 9, reader: Box::new(Cursor::new(b"short".to_vec())) };
-    let edit = TreeEdit { path: split(b"x"), change: Some(EditEntry::File { executable: false, content: lying }) };
+    let edit =
+        TreeEdit { path: split(b"x"), change: Some(EditEntry::File { executable: false, content: lying }) };
     assert!(s.commit(vec![edit]).is_err());
     let left: Vec<_> = fs::read_dir(s.commits().join("objects/pack")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
-    let text = CommitMeta { author_name: "  <\n> ".into(), author_email: "a\nb<c>".into(), message: String::new(), time_ns: -5 };
+    let text = CommitMeta {
+        author_name: "  <\n> ".into(),
+        author_email: "a\nb<c>".into(),
+        message: String::new(),
+        time_ns: -5,
+    };
     let odd = write_commit(&s.mirror, &s.head, &[], std::iter::empty(), text).unwrap();
     assert_eq!(git(&s.commits(), &["log", "-1", "--format=%an|%ae|%at", &odd.oid]), "AetherFS|abc|0");
     assert_eq!(git(&s.commits(), &["fsck", "--strict", "--no-dangling"]), "");
@@ -241,7 +298,11 @@ fn random_changes_give_gits_trees() {
         }
         for (path, new) in &edits {
             // A removed path takes what is below it along; a new one replaces what it is below, or what was below it.
-            files.retain(|p, _| p != path && !p.starts_with(&format!("{path}/")) && !(new.is_some() && path.starts_with(&format!("{p}/"))));
+            files.retain(|p, _| {
+                p != path
+                    && !p.starts_with(&format!("{path}/"))
+                    && !(new.is_some() && path.starts_with(&format!("{p}/")))
+            });
             if let Some(new) = new {
                 files.insert(path.clone(), new.clone());
             }
@@ -250,11 +311,15 @@ fn random_changes_give_gits_trees() {
             Some((text, exec)) => file(p, text.as_bytes(), *exec),
             None => gone(p),
         });
-        let written = write_commit(&imported.mirror, &head, &[head.clone()], list.map(Ok), meta("r")).unwrap();
+        let written =
+            write_commit(&imported.mirror, &head, &[head.clone()], list.map(Ok), meta("r")).unwrap();
         if !files.is_empty() {
             assert_eq!(written.tree_oid, apply(&files), "round {round}: {edits:?}");
         }
-        let diff = git(&imported.mirror.join("aether"), &["diff-tree", "-r", "--no-renames", "--name-only", &head, &written.oid]);
+        let diff = git(
+            &imported.mirror.join("aether"),
+            &["diff-tree", "-r", "--no-renames", "--name-only", &head, &written.oid],
+        );
         let replaced = diff.lines().count() as u64;
         assert!(written.files_changed <= replaced && replaced <= written.files_changed * 2 + 40, "{diff}");
         head = written.oid;
@@ -267,7 +332,11 @@ fn a_push_goes_forward_or_is_a_conflict() {
     let one = s.commit(vec![file("x", b"1", false)]).unwrap();
     assert_eq!(s.push(&one.oid, "agent/one", None).unwrap().old, None);
     assert_eq!(s.repo.rev("agent/one"), one.oid);
-    assert_eq!(s.push(&one.oid, "agent/one", None).unwrap().old, Some(one.oid.clone()), "again: nothing to do");
+    assert_eq!(
+        s.push(&one.oid, "agent/one", None).unwrap().old,
+        Some(one.oid.clone()),
+        "again: nothing to do"
+    );
     let two = s.commit_on(&one.oid, vec![file("x", b"2", false)]).unwrap();
     assert_eq!(s.push(&two.oid, "agent/one", None).unwrap().old, Some(one.oid.clone()));
     // Not an ancestor: refused without a lease, and with the wrong one.
@@ -290,7 +359,9 @@ fn a_push_goes_forward_or_is_a_conflict() {
     assert_eq!(s.repo.rev("agent/new"), theirs);
     // After a refresh the session can build on it.
     let spec = s.repo.spec(Some("agent/new"));
-    let refreshed = afs_base::import(&spec, &s.world.dirs, &s.world.blobs, &afs_types::SystemRng, NOW_NS, &NoProgress).unwrap();
+    let refreshed =
+        afs_base::import(&spec, &s.world.dirs, &s.world.blobs, &afs_types::SystemRng, NOW_NS, &NoProgress)
+            .unwrap();
     let base = refreshed.upstream.unwrap();
     let merged = s.commit_on(&base, vec![file("x", b"3", false)]).unwrap();
     assert_eq!(s.push(&merged.oid, "agent/new", None).unwrap().old, Some(theirs));
@@ -315,7 +386,8 @@ fn a_source_that_declines_or_is_gone() {
     git(&s.repo.path, &["config", "transfer.hideRefs", "refs/heads/hidden"]);
     let error = s.push(&one.oid, "hidden", None).unwrap_err();
     assert_eq!(error.reason, Reason::PermissionDenied, "{error:?}");
-    let push_to = |url: &str, branch: &str| push(&s.mirror, url, &one.oid, branch, None, &NoProgress).unwrap_err();
+    let push_to =
+        |url: &str, branch: &str| push(&s.mirror, url, &one.oid, branch, None, &NoProgress).unwrap_err();
     for url in ["https://u:sekret@127.0.0.1:1/x.git", "/no/such/dir", s.world.dir.path().to_str().unwrap()] {
         let error = push_to(url, "b");
         assert_eq!(error.reason, Reason::SourceUnavailable, "{error:?}");
@@ -336,7 +408,15 @@ fn nothing_of_a_hostile_target_is_run() {
     let hooks = s.repo.path.join(".git/hooks");
     fs::create_dir_all(&hooks).unwrap();
     let evil = |dir: &Path| {
-        for hook in ["pre-receive", "update", "post-receive", "post-update", "reference-transaction", "push-to-checkout", "proc-receive"] {
+        for hook in [
+            "pre-receive",
+            "update",
+            "post-receive",
+            "post-update",
+            "reference-transaction",
+            "push-to-checkout",
+            "proc-receive",
+        ] {
             let path = dir.join(hook);
             fs::write(&path, format!("#!/bin/sh\n{touch}\n")).unwrap();
             fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
@@ -346,7 +426,11 @@ fn nothing_of_a_hostile_target_is_run() {
     let other = s.world.path("hooks");
     fs::create_dir(&other).unwrap();
     evil(&other);
-    for (key, value) in [("core.hooksPath", other.to_str().unwrap()), ("core.fsmonitor", &touch), ("receive.denyCurrentBranch", "updateInstead")] {
+    for (key, value) in [
+        ("core.hooksPath", other.to_str().unwrap()),
+        ("core.fsmonitor", &touch),
+        ("receive.denyCurrentBranch", "updateInstead"),
+    ] {
         git(&s.repo.path, &["config", key, value]);
     }
     let _ = fs::remove_file(&proof);

@@ -1,4 +1,5 @@
 //! Git repositories become bases, and their `.git` works.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
@@ -64,11 +65,17 @@ fn git_works_in_a_fresh_session_and_reads_no_file() {
     world.check_out(&table, &out);
     assert_eq!(git(&out, &["status", "--porcelain"]), "");
     assert_eq!(git(&out, &["fsck", "--full", "--strict", "--no-dangling"]), "");
-    assert_eq!(git(&out, &["rev-parse", "HEAD", "origin/main", "origin/HEAD", "v1^{commit}"]), vec![repo.head(); 4].join("\n"));
+    assert_eq!(
+        git(&out, &["rev-parse", "HEAD", "origin/main", "origin/HEAD", "v1^{commit}"]),
+        vec![repo.head(); 4].join("\n")
+    );
     assert_eq!(git(&out, &["rev-parse", "origin/side/branch"]), repo.rev("HEAD~1"));
     assert_eq!(git(&out, &["log", "--format=%s"]), "second\nfirst");
     assert_eq!(git(&out, &["config", "remote.origin.url"]), repo.url());
-    assert_eq!(git(&out, &["ls-files", "-s"]), git(&repo.path, &["ls-tree", "-r", "--format=%(objectmode) %(objectname) 0\t%(path)", "HEAD"]));
+    assert_eq!(
+        git(&out, &["ls-files", "-s"]),
+        git(&repo.path, &["ls-tree", "-r", "--format=%(objectmode) %(objectname) 0\t%(path)", "HEAD"])
+    );
     assert_eq!(git(&out, &["write-tree"]), repo.rev("HEAD^{tree}"));
     // Same size and time, other bytes: git only stays content if it does not look inside.
     let index = fs::read(out.join(".git/index")).unwrap();
@@ -81,7 +88,11 @@ fn git_works_in_a_fresh_session_and_reads_no_file() {
     }
     assert!(spoilt > 300);
     assert_eq!(git(&out, &["status", "--porcelain"]), "");
-    assert_eq!(fs::read(out.join(".git/index")).unwrap(), index, "git saw no reason to write the index again");
+    assert_eq!(
+        fs::read(out.join(".git/index")).unwrap(),
+        index,
+        "git saw no reason to write the index again"
+    );
     // The negative control: with another time git looks, and sees.
     set_mtime(&out.join("README.md"), (COMMIT_TIME - 9) * 1_000_000_000);
     assert_eq!(git(&out, &["status", "--porcelain"]), " M README.md");
@@ -139,14 +150,26 @@ fn every_kind_of_reference_is_found() {
             if fresh {
                 shared = World::new();
             }
-            let imported = shared.import_git(&repo, reference).unwrap_or_else(|e| panic!("{reference:?} {e:?}"));
+            let imported =
+                shared.import_git(&repo, reference).unwrap_or_else(|e| panic!("{reference:?} {e:?}"));
             let base = imported.git.unwrap();
             assert_eq!((&base.head_oid, base.head_ref.as_deref()), (oid, branch), "{reference:?}");
             let identity = afs_base::resolve(&repo.spec(reference), &shared.dirs).unwrap();
             assert!(identity.starts_with(oid.as_str()), "{reference:?} {identity}");
         }
     }
-    for bad in ["nope", "refs/heads/nope", "-x", "a..b", "a b", "main:README.md", "*", "", &"0".repeat(40), "HEAD^{tree}"] {
+    for bad in [
+        "nope",
+        "refs/heads/nope",
+        "-x",
+        "a..b",
+        "a b",
+        "main:README.md",
+        "*",
+        "",
+        &"0".repeat(40),
+        "HEAD^{tree}",
+    ] {
         let error = world.import_git(&repo, Some(bad)).expect_err(bad);
         assert_eq!(error.reason, Reason::InvalidArgument, "{bad:?} {error:?}");
     }
@@ -218,7 +241,9 @@ fn packed_shallow_bare_and_borrowing_sources() {
     git(world.dir.path(), &["clone", "-q", "--shared", &repo.url(), "borrowing"]);
     git(&repo.path, &["worktree", "add", "-q", "--detach", "../worktree"]);
     git(&repo.path, &["bundle", "create", "-q", "../all.bundle", "--all", "HEAD"]);
-    for (i, source) in ["bare.git", "shallow", "borrowing", "worktree", "all.bundle", "file"].iter().enumerate() {
+    for (i, source) in
+        ["bare.git", "shallow", "borrowing", "worktree", "all.bundle", "file"].iter().enumerate()
+    {
         let from = if *source == "file" { file.clone() } else { url(source) };
         let spec = ImportSpec::Git { url: from, reference: None };
         let imported = world.import(&spec).unwrap_or_else(|e| panic!("{source}: {e:?}"));
@@ -235,8 +260,19 @@ fn packed_shallow_bare_and_borrowing_sources() {
 #[test]
 fn hostile_trees_are_refused_by_name() {
     let names: &[&[u8]] = &[
-        b".git", b".GIT", b".Git ", b"git~1", b".git.", b".git::$INDEX_ALLOCATION", b".g\xe2\x80\x8cit", b".", b"..", b"a/b", b"",
-        b"x\\.git", b"GIT~1 .",
+        b".git",
+        b".GIT",
+        b".Git ",
+        b"git~1",
+        b".git.",
+        b".git::$INDEX_ALLOCATION",
+        b".g\xe2\x80\x8cit",
+        b".",
+        b"..",
+        b"a/b",
+        b"",
+        b"x\\.git",
+        b"GIT~1 .",
     ];
     let home = World::new();
     let repo = Repo::new(home.path("repo"));
@@ -262,7 +298,8 @@ fn hostile_structures_are_refused_by_name() {
     let long = repo.object("blob", &[b'x'; 5000]);
     let nul = repo.object("blob", b"a\0b");
     let tree = repo.raw_tree(&[("100644", b"f", &blob)]);
-    let cases: &[(&[(&str, &[u8], &str)], &str)] = &[
+    type RawEntry<'a> = (&'a str, &'a [u8], &'a str);
+    let cases: &[(&[RawEntry<'_>], &str)] = &[
         (&[("100644", b"a", &blob), ("100644", b"a", &blob)], "a"),
         (&[("100644", b"b", &blob), ("100644", b"a", &blob)], "a"),
         (&[("100644", b"a", &blob), ("40000", b"a", &tree)], "a"),
@@ -311,7 +348,12 @@ fn a_source_that_is_not_there_or_not_git() {
     let world = World::new();
     let plain = world.path("plain");
     fs::create_dir(&plain).unwrap();
-    for url in [plain.to_str().unwrap(), "/no/such/dir", "https://127.0.0.1:1/x.git", "http://u:sekret@127.0.0.1:1/x.git"] {
+    for url in [
+        plain.to_str().unwrap(),
+        "/no/such/dir",
+        "https://127.0.0.1:1/x.git",
+        "http://u:sekret@127.0.0.1:1/x.git",
+    ] {
         let spec = ImportSpec::Git { url: url.into(), reference: None };
         let error = world.import(&spec).expect_err(url);
         assert_eq!(error.reason, Reason::SourceUnavailable, "{error:?}");
@@ -331,7 +373,14 @@ fn nothing_of_a_hostile_source_is_run() {
     let repo = Repo::rich(world.path("repo"));
     let proof = world.path("proof");
     let touch = format!("touch {}", proof.display());
-    for key in ["core.fsmonitor", "core.sshCommand", "uploadpack.packObjectsHook", "core.alternateRefsCommand", "core.gitProxy", "core.askPass"] {
+    for key in [
+        "core.fsmonitor",
+        "core.sshCommand",
+        "uploadpack.packObjectsHook",
+        "core.alternateRefsCommand",
+        "core.gitProxy",
+        "core.askPass",
+    ] {
         git(&repo.path, &["config", key, &touch]);
     }
     fs::create_dir_all(repo.path.join(".git/hooks")).unwrap();
@@ -347,7 +396,20 @@ fn nothing_of_a_hostile_source_is_run() {
     world.import_git(&repo, None).unwrap();
     let _ = fs::remove_file(&proof);
     afs_base::resolve(&repo.spec(Some("main~1")), &world.dirs).unwrap();
-    git(&repo.path, &["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "commit", "-q", "--allow-empty", "-m", "y"]);
+    git(
+        &repo.path,
+        &[
+            "-c",
+            "core.hooksPath=/dev/null",
+            "-c",
+            "core.fsmonitor=false",
+            "commit",
+            "-q",
+            "--allow-empty",
+            "-m",
+            "y",
+        ],
+    );
     let _ = fs::remove_file(&proof);
     world.import_git(&repo, None).unwrap();
     assert!(!proof.exists(), "something of the source was run");
@@ -355,7 +417,9 @@ fn nothing_of_a_hostile_source_is_run() {
 
 #[test]
 fn times_stay_where_git_can_hold_them() {
-    for (time, want) in [(0i64, 1), (4_000_000_000, NOW_NS / 1_000_000_000 - 2), (99_999_999_999, NOW_NS / 1_000_000_000 - 2)] {
+    for (time, want) in
+        [(0i64, 1), (4_000_000_000, NOW_NS / 1_000_000_000 - 2), (99_999_999_999, NOW_NS / 1_000_000_000 - 2)]
+    {
         let world = World::new();
         let repo = Repo::new(world.path("repo"));
         let blob = repo.object("blob", b"x");
@@ -395,12 +459,14 @@ fn cancelling_leaves_nothing_behind_and_a_second_try_succeeds() {
     let mut stopped = 0;
     for left in 0..40 {
         let progress = Impatient { left: left.into(), phases: Mutex::default() };
-        let result = afs_base::import(&repo.spec(None), &world.dirs, &world.blobs, &SystemRng, NOW_NS, &progress);
+        let result =
+            afs_base::import(&repo.spec(None), &world.dirs, &world.blobs, &SystemRng, NOW_NS, &progress);
         if let Err(e) = result {
             assert_eq!(e.reason, Reason::Unavailable, "{e:?}");
             stopped += 1;
         }
-        let left: Vec<_> = fs::read_dir(&world.dirs.temp).map_or(Vec::new(), |d| d.map(|e| e.unwrap().file_name()).collect());
+        let left: Vec<_> = fs::read_dir(&world.dirs.temp)
+            .map_or(Vec::new(), |d| d.map(|e| e.unwrap().file_name()).collect());
         assert!(left.iter().all(|n| n == "lock"), "{left:?}");
     }
     assert!(stopped > 2, "{stopped}");
@@ -418,7 +484,18 @@ fn imports_of_one_source_may_run_at_once() {
     let repo = Repo::rich(world.path("repo"));
     std::thread::scope(|scope| {
         let all: Vec<_> = (0..4)
-            .map(|_| scope.spawn(|| afs_base::import(&repo.spec(None), &world.dirs, &world.blobs, &SystemRng, NOW_NS, &NoProgress)))
+            .map(|_| {
+                scope.spawn(|| {
+                    afs_base::import(
+                        &repo.spec(None),
+                        &world.dirs,
+                        &world.blobs,
+                        &SystemRng,
+                        NOW_NS,
+                        &NoProgress,
+                    )
+                })
+            })
             .collect();
         for thread in all {
             assert_eq!(thread.join().unwrap().unwrap().upstream, Some(repo.head()));

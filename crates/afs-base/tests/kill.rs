@@ -1,4 +1,5 @@
 //! `kill -9` at any moment of an import: the next one succeeds, and nothing is left behind.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
@@ -59,10 +60,12 @@ fn an_import_survives_kill_at_any_moment() {
         }
         let _ = child.kill();
         killed += u32::from(child.wait().unwrap().signal() == Some(9));
-        let imported = import_in(&root, &format!("blobs{round}"), &url).unwrap_or_else(|e| panic!("round {round}: {e:?}"));
+        let imported = import_in(&root, &format!("blobs{round}"), &url)
+            .unwrap_or_else(|e| panic!("round {round}: {e:?}"));
         assert_eq!(imported.upstream, Some(repo.head()), "round {round}");
         assert_eq!(imported.totals.files as usize, table_of(&imported).totals().files as usize);
-        let left: Vec<_> = fs::read_dir(root.join("data/temp")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let left: Vec<_> =
+            fs::read_dir(root.join("data/temp")).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert!(left.iter().all(|n| n == "lock"), "{left:?}");
     }
     assert!(killed > 10, "only {killed} were killed: shorten the delays");

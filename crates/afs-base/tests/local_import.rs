@@ -1,4 +1,5 @@
 //! Directories become bases.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
@@ -15,7 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Compares a base with the directory that it was made of.
 fn assert_same(world: &World, table: &BaseTable, dir: u64, path: &Path) {
-    let mut names: Vec<Vec<u8>> = fs::read_dir(path).unwrap().map(|e| e.unwrap().file_name().as_bytes().to_vec()).collect();
+    let mut names: Vec<Vec<u8>> =
+        fs::read_dir(path).unwrap().map(|e| e.unwrap().file_name().as_bytes().to_vec()).collect();
     names.sort();
     let found: Vec<Vec<u8>> = table.children(dir).map(|e| e.name.to_vec()).collect();
     assert_eq!(found, names, "{path:?}");
@@ -64,12 +66,31 @@ fn a_directory_is_copied_as_it_is() {
     fs::hard_link(root.join("big"), root.join("a/b/same-big")).unwrap();
     fs::hard_link(root.join("none"), root.join("a/none2")).unwrap();
     fs::hard_link(root.join("none"), root.join("d1/none3")).unwrap();
-    rustix::fs::mknodat(rustix::fs::CWD, root.join("fifo"), rustix::fs::FileType::Fifo, rustix::fs::Mode::from(0o640), 0).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        root.join("fifo"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from(0o640),
+        0,
+    )
+    .unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
     if rustix::process::geteuid().is_root() {
         let null = rustix::fs::makedev(1, 3);
-        rustix::fs::mknodat(rustix::fs::CWD, root.join("null"), rustix::fs::FileType::CharacterDevice, rustix::fs::Mode::from(0o666), null).unwrap();
-        rustix::fs::chown(root.join("run"), Some(rustix::fs::Uid::from_raw(1234)), Some(rustix::fs::Gid::from_raw(99))).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            root.join("null"),
+            rustix::fs::FileType::CharacterDevice,
+            rustix::fs::Mode::from(0o666),
+            null,
+        )
+        .unwrap();
+        rustix::fs::chown(
+            root.join("run"),
+            Some(rustix::fs::Uid::from_raw(1234)),
+            Some(rustix::fs::Gid::from_raw(99)),
+        )
+        .unwrap();
         fs::set_permissions(root.join("run"), PermissionsExt::from_mode(0o4751)).unwrap();
     }
     set_mtime(&root.join("d0/f0"), -1_500_000_001);
@@ -128,9 +149,14 @@ fn alone(test: &str, uid: Option<u32>) -> bool {
     if let Some(uid) = uid {
         std::os::unix::process::CommandExt::uid(&mut command, uid);
     }
-    let out = command.args(["--exact", test]).env("AFS_ALONE", "1").env("TMPDIR", dir.path()).output().unwrap();
+    let out =
+        command.args(["--exact", test]).env("AFS_ALONE", "1").env("TMPDIR", dir.path()).output().unwrap();
     let text = String::from_utf8_lossy(&out.stdout);
-    assert!(out.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success() && text.contains("1 passed"),
+        "{text}{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     false
 }
 
@@ -145,14 +171,17 @@ fn an_unreadable_file_is_named() {
     let root = world.path("tree");
     fs::create_dir_all(root.join("sub/dir")).unwrap();
     fs::write(root.join("sub/secret"), "x").unwrap();
-    fs::set_permissions(root.join("sub/secret"), PermissionsExt::from_mode(0)).unwrap();
+    fs::set_permissions(root.join("sub/secret"), PermissionsExt::from_mode(0o0)).unwrap();
     let error = world.import_local(&root).unwrap_err();
     assert_eq!(error.reason, Reason::PermissionDenied);
     assert!(error.message().contains("tree/sub/secret"), "{error:?}");
     fs::remove_file(root.join("sub/secret")).unwrap();
-    fs::set_permissions(root.join("sub/dir"), PermissionsExt::from_mode(0)).unwrap();
+    fs::set_permissions(root.join("sub/dir"), PermissionsExt::from_mode(0o0)).unwrap();
     let error = world.import_local(&root).unwrap_err();
-    assert!(error.reason == Reason::PermissionDenied && error.message().contains("tree/sub/dir"), "{error:?}");
+    assert!(
+        error.reason == Reason::PermissionDenied && error.message().contains("tree/sub/dir"),
+        "{error:?}"
+    );
     fs::set_permissions(root.join("sub/dir"), PermissionsExt::from_mode(0o755)).unwrap();
 }
 
@@ -182,7 +211,13 @@ fn names_swapped_during_the_walk_never_lead_outside() {
                 let _ = fs::rename(&file, dir.join("e/aside"));
                 let _ = symlink(outside.join("d0/e/f3"), &file);
                 let _ = fs::remove_file(&file);
-                let _ = rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, rustix::fs::Mode::from(0o600), 0);
+                let _ = rustix::fs::mknodat(
+                    rustix::fs::CWD,
+                    &file,
+                    rustix::fs::FileType::Fifo,
+                    rustix::fs::Mode::from(0o600),
+                    0,
+                );
                 let _ = fs::remove_file(&file);
                 let _ = fs::rename(dir.join("e/aside"), &file);
                 round += 1;
@@ -256,7 +291,14 @@ fn deep_and_wide_directories_need_few_descriptors() {
     let limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let small = rustix::process::Rlimit { current: Some(512), maximum: limits.maximum };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, small).unwrap();
-    let imported = afs_base::import(&ImportSpec::Local { path: root }, &world.dirs, &world.blobs, &SystemRng, NOW_NS, &NoProgress);
+    let imported = afs_base::import(
+        &ImportSpec::Local { path: root },
+        &world.dirs,
+        &world.blobs,
+        &SystemRng,
+        NOW_NS,
+        &NoProgress,
+    );
     rustix::process::setrlimit(rustix::process::Resource::Nofile, limits).unwrap();
     assert_eq!(imported.unwrap().totals.dirs, 3101);
 }

@@ -271,16 +271,16 @@ impl Tree {
         (parent <= self.base.max_ino()).then(|| self.base.lookup(parent, name)).flatten()
     }
 
-    /// A live directory, or the error a caller gets.
+    /// A directory, alive or removed but open.
+    fn directory(&self, ino: Ino) -> Result<Attr> {
+        let attr = self.attr(ino).ok_or(Reason::Stale)?;
+        if attr.is_dir() { Ok(attr) } else { Err(Reason::NotADirectory.into()) }
+    }
+
+    /// A directory that takes new names.
     fn dir(&self, ino: Ino) -> Result<Attr> {
-        let attr = self.attr(ino).ok_or(Reason::NotFound)?;
-        if !attr.is_dir() {
-            return Err(Reason::NotADirectory.into());
-        }
-        if attr.nlink == 0 {
-            return Err(Reason::NotFound.into());
-        }
-        Ok(attr)
+        let attr = self.directory(ino)?;
+        if attr.nlink == 0 { Err(Reason::NotFound.into()) } else { Ok(attr) }
     }
 
     fn child(&self, parent: Ino, name: NameRef<'_>) -> Result<Ino> {

@@ -286,18 +286,28 @@ impl Mounted {
         self.close().and(outcome)
     }
 
+    /// As [`Mounted::join`], for a mount that several threads hold.
+    pub fn wait(&self) -> Result<()> {
+        self.end.join()
+    }
+
+    /// As [`Mounted::unmount`], for a mount that several threads hold.
+    pub fn end(&self) -> Result<()> {
+        let busy = self.leave();
+        self.finish().and(busy)
+    }
+
     fn close(&mut self) -> Result<()> {
         if std::mem::replace(&mut self.is_closed, true) {
             return Ok(());
         }
-        let busy = self.leave();
-        let ended = self.finish();
+        let ended = self.end();
         self.place.notifier.close();
         self.watch = None;
         if let Some(watchdog) = self.watchdog.take() {
             watchdog.end();
         }
-        ended.and(busy)
+        ended
     }
 
     /// Takes the mount out of the tree, by force if it must.

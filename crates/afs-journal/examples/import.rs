@@ -39,7 +39,8 @@ fn main() {
     let mut paths = Vec::new();
     walk(Path::new(&args[1]), &mut paths);
     let threads = args.get(3).map_or(2, |n| n.parse().unwrap());
-    let small = |path: &PathBuf| std::fs::read(path).ok().filter(|b| (b.len() as u64) < limits::PACK_BLOB_BYTES);
+    let small =
+        |path: &PathBuf| std::fs::read(path).ok().filter(|b| (b.len() as u64) < limits::PACK_BLOB_BYTES);
     let files: Vec<Vec<u8>> = paths.iter().filter_map(small).collect();
     let bytes: usize = files.iter().map(Vec::len).sum();
     println!("{} files, {:.1} MB, {threads} threads", files.len(), bytes as f64 / 1e6);
@@ -65,5 +66,25 @@ fn main() {
         assert_eq!(store.read(id, 0, usize::MAX).unwrap(), bytes[..]);
     }
     rate("read back, verified, 1 thread", start);
+    single(&store, &*journal);
     std::fs::remove_dir_all(&dir).unwrap();
+}
+
+/// One thread without a `PackWriter`, and the data log.
+fn single(store: &BlobStore, journal: &dyn Journal) {
+    let page = |i: u32| [&i.to_le_bytes()[..], &[7; 4092]].concat();
+    for (name, count) in [("put, shared pack, 4 KiB", 20_000), ("append to the log, 4 KiB", 50_000)] {
+        let start = Instant::now();
+        for i in 0..count {
+            if name.starts_with("put") {
+                store.put(&page(i)).unwrap();
+            } else {
+                store.append(&page(i)).unwrap();
+            }
+        }
+        let each = start.elapsed().as_secs_f64() / f64::from(count) * 1e6;
+        let start = Instant::now();
+        journal.sync().unwrap();
+        println!("{name:<34} {each:>6.1} us each; sync {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
+    }
 }

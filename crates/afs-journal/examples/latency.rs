@@ -75,7 +75,9 @@ fn in_turns(dir: &Path, journal: &dyn Journal, next: &AtomicU64) {
         journal.wait(at).unwrap();
         c.push(start.elapsed());
     }
-    for (name, times) in [("raw fdatasync, append", a), ("raw fdatasync, overwrite", b), ("journal, 1 waiter", c)] {
+    for (name, times) in
+        [("raw fdatasync, append", a), ("raw fdatasync, overwrite", b), ("journal, 1 waiter", c)]
+    {
         let wall = times.iter().sum();
         print(name, times, wall);
     }

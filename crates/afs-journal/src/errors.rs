@@ -9,7 +9,9 @@ pub(crate) fn rocks(action: &str, dir: &Path, error: rocksdb::Error) -> Error {
     let text = error.to_string();
     let reason = match error.kind() {
         // Reported in words only.
-        _ if text.contains("No space left on device") || text.contains("Disk quota exceeded") => Reason::NoSpace,
+        _ if text.contains("No space left on device") || text.contains("Disk quota exceeded") => {
+            Reason::NoSpace
+        }
         _ if text.contains("lock") && text.contains("LOCK") => Reason::InUse,
         ErrorKind::Corruption => Reason::Corrupt,
         _ => Reason::Io,
@@ -19,7 +21,9 @@ pub(crate) fn rocks(action: &str, dir: &Path, error: rocksdb::Error) -> Error {
     let result = Error::new(reason, message).with("dir", shown.clone()).caused_by(error);
     match reason {
         Reason::Corrupt => result.next(restore(dir)),
-        Reason::NoSpace => result.next(format!("free disk space on the file system of {shown}, then start again")),
+        Reason::NoSpace => {
+            result.next(format!("free disk space on the file system of {shown}, then start again"))
+        }
         Reason::InUse => result.next("stop the other server first, or use another directory"),
         _ => result,
     }

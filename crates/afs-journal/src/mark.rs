@@ -72,7 +72,8 @@ impl MarkFile {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Error::io(format_args!("open {}", path.display()), e)),
         };
-        let newest = [0, SLOT].into_iter().filter_map(|at| read_slot(&file, at)).max_by_key(|(turn, _)| *turn);
+        let newest =
+            [0, SLOT].into_iter().filter_map(|at| read_slot(&file, at)).max_by_key(|(turn, _)| *turn);
         let (turn, head) = newest.ok_or_else(|| corrupt(dir, "no slot of MARK can be read"))?;
         Ok(Some((Self { file, path, turn }, head)))
     }
@@ -82,8 +83,7 @@ impl MarkFile {
         let path = dir.join("MARK");
         let temp = dir.join("MARK.new");
         let made = (|| {
-            let file =
-                OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temp)?;
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temp)?;
             // Allocated and written once, so that no later write changes the file's metadata.
             file.write_all_at(&[0; 2 * SLOT as usize], 0)?;
             file.write_all_at(&slot(0, &Head::default()), 0)?;
@@ -174,7 +174,11 @@ mod tests {
         let a = Head::default().next(1, 5, b"group");
         assert_eq!(Head::decode(&a.encode()), Some(a));
         assert_eq!(Head::decode(&a.encode()[1..]), None);
-        for other in [Head::default().next(1, 5, b"groups"), Head::default().next(1, 6, b"group"), a.next(1, 5, b"group")] {
+        for other in [
+            Head::default().next(1, 5, b"groups"),
+            Head::default().next(1, 6, b"group"),
+            a.next(1, 5, b"group"),
+        ] {
             assert_ne!(a.hash, other.hash);
         }
     }

@@ -7,8 +7,8 @@ use afs_store::{Change, DiskReserve, Group, GroupStore, Position, Space, Visit};
 use afs_types::{Error, Reason, Result};
 use parking_lot::Mutex;
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, LogLevel, Options, ReadOptions, WriteBatch,
-    WriteOptions,
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, LogLevel, Options, ReadOptions,
+    WriteBatch, WriteOptions,
 };
 use std::fs::{File, TryLockError};
 use std::io::{Read, Write};
@@ -140,7 +140,8 @@ impl GroupStore for RocksStore {
     }
 
     fn idle(&self) -> Result<()> {
-        let due = self.mark_dirty.load(Ordering::Acquire) && self.mark_sync.lock().last.elapsed() >= MARK_SYNC;
+        let due =
+            self.mark_dirty.load(Ordering::Acquire) && self.mark_sync.lock().last.elapsed() >= MARK_SYNC;
         if due { self.sync_mark() } else { Ok(()) }
     }
 
@@ -213,7 +214,9 @@ fn open_mark(dir: &Path) -> Result<(MarkFile, Head)> {
             Err(corrupt(dir, format!("`rocks` is missing, and MARK says there were {} batches", head.idx)))
         }
         Some(found) => Ok(found),
-        None if has_rocks => Err(corrupt(dir, "MARK is missing, so nobody knows whether `rocks` is complete")),
+        None if has_rocks => {
+            Err(corrupt(dir, "MARK is missing, so nobody knows whether `rocks` is complete"))
+        }
         None => Ok((MarkFile::create(dir)?, Head::default())),
     }
 }

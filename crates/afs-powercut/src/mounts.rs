@@ -11,9 +11,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 /// Directories of this crate are `afs-powercut-<process>-<number>`.
 const PREFIX: &str = "afs-powercut-";
+/// How long a file system may still be in use after the test has let go of it.
+const LET_GO: Duration = Duration::from_secs(10);
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 pub(crate) fn require_root() -> io::Result<()> {
@@ -59,15 +62,25 @@ pub(crate) fn sync_file_system(mounted: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Unmounts; what still uses the file system keeps it until it ends (lazily), and the caller hears of it.
+/// Unmounts, waiting a little for threads that close their files on their own time; what still uses the file system then keeps it
+/// until it ends (lazily), and the caller hears of it.
 pub(crate) fn unmount_now(at: &Path) -> io::Result<()> {
-    match unmount(at, UnmountFlags::empty()) {
-        Ok(()) => Ok(()),
-        Err(error) => {
-            let _ = unmount(at, UnmountFlags::DETACH);
-            Err(failed(format_args!("unmount {}", at.display()), error.to_string().as_bytes()))
+    let deadline = Instant::now() + LET_GO;
+    loop {
+        match unmount(at, UnmountFlags::empty()) {
+            Ok(()) => return Ok(()),
+            Err(rustix::io::Errno::BUSY) if Instant::now() < deadline => pause(),
+            Err(error) => {
+                let _ = unmount(at, UnmountFlags::DETACH);
+                return Err(failed(format_args!("unmount {}", at.display()), error.to_string().as_bytes()));
+            }
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the kernel does not say when a mount is no longer in use")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(10));
 }
 
 /// Ends mounts and removes directories of processes that no longer run.

@@ -38,13 +38,13 @@ pub struct App {
     /// Ids.
     pub ids: Arc<dyn IdGen>,
     /// Where blocking calls run.
-    pub pool: Pool,
+    pub(crate) pool: Pool,
     /// This start.
     pub identity: Identity,
     /// Remote mounts.
-    pub bridge: Registry,
+    pub(crate) bridge: Registry,
     /// The mount of all sessions; it sees them come and go even when it is not mounted.
-    pub all: Arc<AllSessions>,
+    pub(crate) all: Arc<AllSessions>,
     next_who: Arc<AtomicU64>,
     stop: watch::Sender<bool>,
     data: DataDir,

@@ -12,10 +12,10 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// The format this program writes, and the newest it reads.
-pub const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 
 /// An opened and locked data directory.
-pub struct DataDir {
+pub(crate) struct DataDir {
     path: PathBuf,
     key: [u8; 32],
     /// Held for its lock.
@@ -31,7 +31,7 @@ struct FormatFile {
 
 impl DataDir {
     /// Makes it if it is not there, locks it, checks its format, reads its key.
-    pub fn open(path: &Path, rng: &dyn Rng) -> Result<Self> {
+    pub(crate) fn open(path: &Path, rng: &dyn Rng) -> Result<Self> {
         fs::create_dir_all(path).map_err(|e| Error::io(format!("create data directory {}", path.display()), e))?;
         let path = path.canonicalize().map_err(|e| Error::io(format!("resolve {}", path.display()), e))?;
         let lock = lock(&path)?;
@@ -41,23 +41,23 @@ impl DataDir {
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
     /// Where the journal lives.
-    pub fn journal(&self) -> PathBuf {
+    pub(crate) fn journal(&self) -> PathBuf {
         self.path.join("journal")
     }
     /// Where blobs live.
-    pub fn blobs(&self) -> PathBuf {
+    pub(crate) fn blobs(&self) -> PathBuf {
         self.path.join("blobs")
     }
     /// Where base tables and git mirrors live.
-    pub fn engine(&self) -> PathBuf {
+    pub(crate) fn engine(&self) -> PathBuf {
         self.path.join("engine")
     }
     /// Names blobs.
-    pub fn tenant_key(&self) -> [u8; 32] {
+    pub(crate) fn tenant_key(&self) -> [u8; 32] {
         self.key
     }
 }

@@ -72,7 +72,6 @@ fn without_privileges(mode: u32) -> u32 {
 /// What a write did.
 pub(crate) struct Written {
     pub(crate) attr: Attr,
-    pub(crate) stamp: Stamp,
     /// Version of the content before.
     pub(crate) before: u64,
     /// Where the bytes went.
@@ -82,12 +81,12 @@ pub(crate) struct Written {
 /// Writes at an offset or, with none, at the end.
 pub(crate) fn write(s: &Session, ino: Ino, offset: Option<u64>, bytes: &[u8], by: By) -> Result<Written> {
     let before = s.getattr(ino)?.version;
-    let (attr, stamp) = match offset {
+    let (attr, _) = match offset {
         Some(at) => s.write(ino, at, bytes, by.who, by.op_id)?,
         None => s.append(ino, bytes, by.who, by.op_id)?,
     };
     let offset = offset.unwrap_or(attr.size.saturating_sub(bytes.len() as u64));
-    Ok(Written { attr, stamp, before, offset })
+    Ok(Written { attr, before, offset })
 }
 
 /// Makes a regular file; an existing one is the answer unless `exclusive`. True: it was made.

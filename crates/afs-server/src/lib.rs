@@ -1,7 +1,7 @@
 //! The AetherFS server: the engine behind gRPC, HTTP/JSON, raw bytes and a kernel mount, on one port.
 //!
 //! Guarantees: every surface calls the same engine and decides nothing itself; calls that can block never run on the
-//! async threads without bound ([`pool`]); an acknowledgement with durability `local` is on disk; what comes from a caller is
+//! async threads without bound (`pool`); an acknowledgement with durability `local` is on disk; what comes from a caller is
 //! checked field by field and refused with a typed error.
 //!
 //! Deliberately absent: authentication (so it listens on loopback only), TLS, WebDAV, the console.
@@ -19,7 +19,7 @@ mod listen;
 mod mount;
 mod page;
 mod persistence;
-pub mod pool;
+mod pool;
 mod raw;
 mod reply;
 mod router;

@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 /// How long requests under way may take after a stop.
-pub const DRAIN: Duration = Duration::from_secs(10);
+pub(crate) const DRAIN: Duration = Duration::from_secs(10);
 const MAX_HEADER_BYTES: usize = 64 << 10;
 const MAX_STREAMS: u32 = 1024;
 const HEADER_TIME: Duration = Duration::from_secs(10);
@@ -27,7 +27,7 @@ const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
 
 /// Serves until `stop` resolves, then drains.
-pub async fn serve(listener: TcpListener, router: Router, max_connections: usize, stop: impl Future<Output = ()>) {
+pub(crate) async fn serve(listener: TcpListener, router: Router, max_connections: usize, stop: impl Future<Output = ()>) {
     let builder = Arc::new(builder());
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(max_connections));

@@ -6,7 +6,7 @@ const VERSION: u8 = 1;
 const PRINT: usize = 8;
 
 /// The token for what comes after `last` in the list that `query` describes.
-pub fn encode(query: &[&str], last: Option<String>) -> String {
+pub(crate) fn encode(query: &[&str], last: Option<String>) -> String {
     let Some(last) = last else { return String::new() };
     let mut bytes = vec![VERSION];
     bytes.extend(print(query));
@@ -15,7 +15,7 @@ pub fn encode(query: &[&str], last: Option<String>) -> String {
 }
 
 /// Where to go on; none for the first page.
-pub fn decode(query: &[&str], token: &str) -> Result<Option<String>> {
+pub(crate) fn decode(query: &[&str], token: &str) -> Result<Option<String>> {
     if token.is_empty() {
         return Ok(None);
     }

@@ -17,7 +17,7 @@ const MAX_WAITING: usize = 8192;
 const STREAM_BUFFER: usize = 32;
 
 /// Threads for calls, and others for streams, whose consumers may be slow.
-pub struct Pool {
+pub(crate) struct Pool {
     calls: Turns,
     streams: Turns,
 }
@@ -30,18 +30,18 @@ struct Turns {
 
 impl Pool {
     /// A pool that runs `size` calls and as many streams at once.
-    pub fn new(size: usize) -> Self {
+    pub(crate) fn new(size: usize) -> Self {
         let turns = || Turns { permits: Arc::new(Semaphore::new(size)), size, waiting: AtomicUsize::new(0) };
         Self { calls: turns(), streams: turns() }
     }
 
     /// Runs a call that may block for a bounded time.
-    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    pub(crate) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
         Self::run_in(&self.calls, work).await
     }
 
     /// Runs a call that waits for its caller (an upload).
-    pub async fn run_slow<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    pub(crate) async fn run_slow<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
         Self::run_in(&self.streams, work).await
     }
 
@@ -58,7 +58,7 @@ impl Pool {
     }
 
     /// Runs a call that hands over many items; the sink returns false when nobody wants more.
-    pub async fn stream<T: Send + 'static>(
+    pub(crate) async fn stream<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut dyn FnMut(T) -> bool) -> Result<()> + Send + 'static,
     ) -> Result<impl Stream<Item = Result<T>> + Send + 'static> {
@@ -107,7 +107,7 @@ impl Drop for Waiting<'_> {
 }
 
 /// Returns when the journal has reached a position, without holding a thread.
-pub async fn durable(journal: &dyn Journal, at: Position) -> Result<()> {
+pub(crate) async fn durable(journal: &dyn Journal, at: Position) -> Result<()> {
     if journal.durable() >= at {
         return Ok(());
     }

@@ -31,7 +31,7 @@ use tonic::service::Routes;
 const MAX_GRPC_BYTES: usize = limits::MAX_MESSAGE_SIZE_BYTES + (64 << 10);
 
 /// The whole server as one router.
-pub async fn router(app: Arc<App>) -> Result<Router> {
+pub(crate) async fn router(app: Arc<App>) -> Result<Router> {
     let (sessions, sources) = (Arc::new(Sessions(app.clone())), Arc::new(Sources(app.clone())));
     let (files, persistence) = (Arc::new(FileSystem(app.clone())), Arc::new(Persistence(app.clone())));
     let (admin, bridge) = (Arc::new(Admin(app.clone())), Arc::new(Bridge(app.clone())));

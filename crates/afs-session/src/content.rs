@@ -5,6 +5,7 @@
 
 use crate::session::Session;
 use afs_core::extent::{Content, LogRef, Run, Source};
+use afs_core::tree::Tree;
 use afs_store::BlobStore;
 use afs_types::{Ino, Reason, Result, limits};
 use bytes::{Bytes, BytesMut};
@@ -13,13 +14,20 @@ impl Session {
     /// Up to `len` bytes of a regular file at `offset`; fewer at its end.
     pub fn read(&self, ino: Ino, offset: u64, len: usize) -> Result<Bytes> {
         let (content, size) = self.with_tree(|t| {
-            let attr = t.attr(ino).ok_or(Reason::Stale)?;
-            if attr.is_dir() {
-                return Err(Reason::IsADirectory.into());
-            }
+            regular(t, ino)?;
             t.content(ino).ok_or_else(|| afs_types::Error::from(Reason::Stale))
         })?;
         read_content(&self.shared().ports.blobs, &content, size, offset, len)
+    }
+}
+
+/// Refuses what has no bytes to read.
+pub(crate) fn regular(tree: &Tree, ino: Ino) -> Result<()> {
+    let attr = tree.attr(ino).ok_or(Reason::Stale)?;
+    match (attr.is_dir(), attr.is_file()) {
+        (true, _) => Err(Reason::IsADirectory.into()),
+        (_, true) => Ok(()),
+        _ => Err(Reason::WrongType.into()),
     }
 }
 

@@ -3,9 +3,9 @@
 //! Every call is planned by `afs-core` and acknowledged from RAM with a [`Stamp`]; [`Session::wait`] makes it durable and
 //! [`Session::fsync`] does so for everything before it. Permissions are the caller's business (the kernel's, or the API's).
 
-use crate::content::append;
+use crate::content::{append, read_content, regular};
 use crate::session::{Session, Stamp, Who};
-use afs_core::extent::Content;
+use afs_core::extent::{Content, LogRef, Source};
 use afs_core::op::{AttrSet, Bytes, Op};
 use afs_core::tree::plan::{NewNode, RenameMode};
 use afs_core::tree::{Attr, S_IFDIR, S_IFLNK, S_IFREG, Tree};
@@ -58,6 +58,9 @@ pub struct FsUsage {
     pub free_files: u64,
 }
 
+/// The source of no bytes.
+const NOWHERE: Source = Source::Log(LogRef { segment: 0, offset: 0 });
+
 impl Session {
     /// The inode that a name names.
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr> {
@@ -88,7 +91,8 @@ impl Session {
         if !attr.is_symlink() {
             return Err(Reason::WrongType.into());
         }
-        self.read(ino, 0, limits::MAX_SYMLINK_BYTES)
+        let (content, size) = self.content(ino)?;
+        read_content(&self.shared().ports.blobs, &content, size, 0, limits::MAX_SYMLINK_BYTES)
     }
 
     /// Entries of a directory after a cookie, until `visit` returns false. `.` and `..` are the caller's.
@@ -214,8 +218,7 @@ impl Session {
             return Err(Error::invalid("data", format!("at most {} bytes in one write", limits::MAX_IO_BYTES)));
         }
         if bytes.is_empty() {
-            let attr = self.getattr(ino)?;
-            return Ok((attr, self.stamp()));
+            return self.write_nothing(ino, offset);
         }
         let source = append(&self.shared().ports.blobs, bytes)?;
         self.attr_of(ino, who, op_id, |t, now| t.plan_write(ino, offset, bytes.len() as u64, source, now))
@@ -226,11 +229,20 @@ impl Session {
         if bytes.len() > limits::MAX_IO_BYTES {
             return Err(Error::invalid("data", format!("at most {} bytes in one write", limits::MAX_IO_BYTES)));
         }
+        if bytes.is_empty() {
+            return self.write_nothing(ino, 0);
+        }
         let source = append(&self.shared().ports.blobs, bytes)?;
         self.attr_of(ino, who, op_id, |t, now| {
             let end = t.attr(ino).ok_or(Reason::Stale)?.size;
             t.plan_write(ino, end, bytes.len() as u64, source, now)
         })
+    }
+
+    /// A write without bytes is checked and changes nothing.
+    fn write_nothing(&self, ino: Ino, offset: u64) -> Result<(Attr, Stamp)> {
+        self.with_tree(|t| t.plan_write(ino, offset, 0, NOWHERE, 0).map(drop))?;
+        Ok((self.getattr(ino)?, self.stamp()))
     }
 
     /// Space is reserved (the file grows unless `keep_size`; nothing is allocated, holes stay holes) or punched out.
@@ -266,17 +278,16 @@ impl Session {
         self.many(
             who,
             |txn| {
+                regular(txn.tree(), from.0)?;
+                regular(txn.tree(), to.0)?;
                 let (content, size) = txn.tree().content(from.0).ok_or(Reason::Stale)?;
                 let runs = content.runs(size, from.1, len);
                 for run in &runs {
                     let at = to.1 + (run.start - from.1);
                     let end = at + run.len;
                     let Some(source) = run.source else {
-                        txn.run(|c| {
-                            let have = c.tree.attr(to.0).ok_or(Reason::Stale)?.size;
-                            let set = AttrSet { size: Some(end), ..AttrSet::default() };
-                            (have < end).then(|| c.tree.plan_setattr(to.0, set, c.now_ns)).transpose()
-                        })?;
+                        // No bytes at the end: the file grows, and loses setuid, as by any write.
+                        txn.run(|c| c.tree.plan_write(to.0, end, 0, NOWHERE, c.now_ns).map(Some))?;
                         txn.run(|c| c.tree.plan_punch(to.0, at, run.len, c.now_ns).map(Some))?;
                         continue;
                     };
@@ -326,8 +337,10 @@ impl Session {
         op_id: u64,
     ) -> Result<Stamp> {
         let plan = |t: &Tree, now| {
+            t.attr(ino).ok_or(Reason::Stale)?;
             let there = t.xattr(ino, name).is_some();
             match must {
+                _ if value.len() > limits::MAX_XATTR_VALUE_BYTES => t.plan_xattr(ino, name, Some(value), now),
                 Some(true) if !there => Err(Reason::NoAttribute.into()),
                 Some(false) if there => Err(Reason::AlreadyExists.into()),
                 _ => t.plan_xattr(ino, name, Some(value), now),
@@ -348,6 +361,7 @@ impl Session {
 
     /// Ends an `open`. An inode without names goes with its last one.
     pub fn release(&self, ino: Ino) -> Result<()> {
+        self.getattr(ino)?;
         if self.unhold(ino) {
             self.one(0, 0, |c| Ok((!c.is_open(ino)).then_some(Op::Reap { ino })), |_, _| ())?;
         }

@@ -153,7 +153,10 @@ fn scan_is_ordered_and_bounded(subject: &impl Subject) {
         assert_eq!(found.len(), 301, "{space:?}");
         assert!(found.is_sorted() && found.iter().all(|(_, v)| v == &[space as u8]));
         let found = between(&*journal, space, &number(10), Some(&number(20)));
-        assert_eq!(found.iter().map(|(k, _)| k.clone()).collect::<Vec<_>>(), (10..20).map(number).collect::<Vec<_>>());
+        assert_eq!(
+            found.iter().map(|(k, _)| k.clone()).collect::<Vec<_>>(),
+            (10..20).map(number).collect::<Vec<_>>()
+        );
         assert!(between(&*journal, space, &number(20), Some(&number(10))).is_empty());
         assert!(between(&*journal, space, &number(20), Some(&number(20))).is_empty());
         assert_eq!(between(&*journal, space, &number(299), None).len(), 2);
@@ -238,7 +241,9 @@ fn callbacks_come_once_and_only_when_durable(subject: &impl Subject) {
     must(journal.wait(last));
     let mut seen = vec![0; 201];
     for _ in 0..200 {
-        let Ok((i, ok)) = receive.recv_timeout(Duration::from_secs(10)) else { panic!("a callback is missing") };
+        let Ok((i, ok)) = receive.recv_timeout(Duration::from_secs(10)) else {
+            panic!("a callback is missing")
+        };
         assert!(ok, "the callback of batch {i} came before its batch was durable");
         seen[i as usize] += 1;
     }

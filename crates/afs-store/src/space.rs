@@ -33,7 +33,8 @@ impl DiskReserve {
     }
 
     fn look(&self, bytes: i64) -> Result<()> {
-        let stat = rustix::fs::statvfs(&self.dir).map_err(|e| Error::io("look for free disk space", e.into()))?;
+        let stat =
+            rustix::fs::statvfs(&self.dir).map_err(|e| Error::io("look for free disk space", e.into()))?;
         let total = stat.f_blocks.saturating_mul(stat.f_frsize);
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         let reserve = self.reserve_bytes.min(total / 16);
@@ -47,9 +48,9 @@ impl DiskReserve {
             .with("free_bytes", free.to_string())
             .with("limit", reserve.to_string()));
         }
-        // Half of what is left, so that several writers that look at once do not spend it twice; 16 MiB at most,
-        // so that what others write to the same disk is seen.
-        self.budget.store(((left - bytes) / 2).min(16 << 20), Ordering::Relaxed);
+        // Half of what is left, so that several writers that look at once do not spend it twice; 1 MiB at most, so that
+        // what others write to the same disk is seen (looking costs a microsecond).
+        self.budget.store(((left - bytes) / 2).min(1 << 20), Ordering::Relaxed);
         Ok(())
     }
 }

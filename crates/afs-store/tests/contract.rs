@@ -1,9 +1,8 @@
 //! The simulated journal keeps the contract, with and without leaders, and the suite notices journals that break it.
+#![allow(clippy::unwrap_used)] // tests
 
 use afs_store::contract::{Subject, cases, run_journal_contract};
-use afs_store::{
-    Batch, Flusher, GroupOptions, Journal, Position, SimJournal, SimSubject, Space, Visit,
-};
+use afs_store::{Batch, Flusher, GroupOptions, Journal, Position, SimJournal, SimSubject, Space, Visit};
 use afs_types::{Reason, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -137,8 +136,15 @@ fn the_suite_catches_broken_journals() {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let bugs = [
-        WaitLies, DropsASubmit, SplitsBatches, ForgetsFlushers, CallsBackEarly, ScanIsOpenEnded, RangeIsClosed,
-        SyncDoesNothing, Unbounded,
+        WaitLies,
+        DropsASubmit,
+        SplitsBatches,
+        ForgetsFlushers,
+        CallsBackEarly,
+        ScanIsOpenEnded,
+        RangeIsClosed,
+        SyncDoesNothing,
+        Unbounded,
     ];
     let missed: Vec<_> = bugs
         .into_iter()

@@ -2,6 +2,8 @@
 //!
 //! Nodes are numbers: the model's own in the model, inode numbers in the subject. The runner translates.
 
+use std::fmt;
+
 /// A node: the model's number, or an inode number.
 pub type Node = u64;
 /// A file name, any bytes.
@@ -94,8 +96,7 @@ pub enum Call {
 impl Call {
     /// The name of the operation, for statistics.
     pub fn kind(&self) -> String {
-        let text = format!("{self:?}");
-        text.split(' ').next().unwrap_or_default().to_owned()
+        first_word(self)
     }
 
     /// All nodes that it names.
@@ -131,6 +132,22 @@ impl Call {
             | Self::RemoveAt { .. } => Vec::new(),
         }
     }
+}
+
+/// The name of an enum's variant. Stops before the fields, which may be long.
+pub(crate) fn first_word(value: &impl fmt::Debug) -> String {
+    struct UntilSpace(String);
+    impl fmt::Write for UntilSpace {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            let word = text.split(' ').next().unwrap_or_default();
+            self.0.push_str(word);
+            if word.len() == text.len() { Ok(()) } else { Err(fmt::Error) }
+        }
+    }
+    let mut out = UntilSpace(String::new());
+    // The error is how it stops.
+    let _ = fmt::write(&mut out, format_args!("{value:?}"));
+    out.0
 }
 
 /// What an operation answers when it succeeds.

@@ -2,8 +2,9 @@
 //!
 //! Guarantees: the history depends on the seed alone, never on what the subject answers; every answer is compared, value or reason;
 //! every [`COMPARE_EVERY`] steps, and after every fork, restore, eviction and restart, whole trees are compared by walking them through
-//! the subject's own operations: names, types, modes, owners, sizes, link counts, contents, extended attributes. One node has one
-//! inode number for ever, in all sessions, and no other node ever has it.
+//! the subject's own operations: names, types, modes, owners, sizes, link counts, contents, extended attributes. Of large files some
+//! stretches are read each time, and all bytes after every restart and at the end. One node has one inode number for ever, in all
+//! sessions, and no other node ever has it.
 //!
 //! Not compared: times unless the subject lets the history set its clock, sizes of directories, cookies and the order of a
 //! listing, words of errors.
@@ -13,7 +14,7 @@ mod generate;
 #[cfg(test)]
 mod tests;
 
-use crate::call::{Answer, Call, Node};
+use crate::call::{Answer, Call, Node, first_word};
 use crate::dice::Dice;
 use crate::model::{Context, Model};
 use crate::spec::BaseSpec;
@@ -154,15 +155,17 @@ pub fn run(seed: u64, steps: u64, subject: &mut impl Subject) -> Result<Stats, B
         subject,
         world: World::default(),
         dice: Dice::new(seed),
+        looks: Dice::new(!seed),
         numbers: Numbers::default(),
         stats: Stats::default(),
-        what: "begin".into(),
+        at: None,
+        look: None,
     };
     let mut done = 0;
     match run.all(seed, steps, &mut done) {
         Ok(()) => Ok(run.stats),
         Err(Difference { model, subject }) => {
-            let what = brief(&run.what);
+            let what = run.what();
             Err(Box::new(Divergence { seed, step: done, what, model: brief(&model), subject: brief(&subject) }))
         }
     }
@@ -187,8 +190,12 @@ struct Run<'a, S> {
     dice: Dice,
     numbers: Numbers,
     stats: Stats,
-    /// What is being compared.
-    what: String,
+    /// Chooses what is looked at; apart, so that looking does not change the history.
+    looks: Dice,
+    /// The step under way, or the last one.
+    at: Option<Step>,
+    /// The look at a tree that is being compared.
+    look: Option<(SessionNo, Call)>,
 }
 
 /// Two answers that should be one.
@@ -198,6 +205,14 @@ struct Difference {
 }
 
 impl<S: Subject> Run<'_, S> {
+    fn what(&self) -> String {
+        let step = self.at.as_ref().map_or("begin".into(), |step| format!("{step:?}"));
+        match &self.look {
+            Some((session, call)) => format!("{}, seen in session {session} by {call:?}", brief(&step)),
+            None => brief(&step),
+        }
+    }
+
     fn all(&mut self, seed: u64, steps: u64, done: &mut u64) -> Result<(), Difference> {
         self.begin(seed)?;
         let mut planned: Vec<Step> = Vec::new();
@@ -210,10 +225,10 @@ impl<S: Subject> Run<'_, S> {
             self.step(&step)?;
             *done += 1;
             if done.is_multiple_of(COMPARE_EVERY) {
-                self.compare_all()?;
+                self.compare_all(false)?;
             }
         }
-        self.compare_all()
+        self.compare_all(true)
     }
 
     fn begin(&mut self, seed: u64) -> Result<(), Difference> {
@@ -225,7 +240,7 @@ impl<S: Subject> Run<'_, S> {
         self.world.sessions.insert(0, model);
         self.world.next_session = 1;
         self.adopt_base()?;
-        self.compare_all()
+        self.compare_all(true)
     }
 
     fn tell_time(&mut self) {
@@ -236,7 +251,7 @@ impl<S: Subject> Run<'_, S> {
     }
 
     fn step(&mut self, step: &Step) -> Result<(), Difference> {
-        self.what = format!("{step:?}");
+        self.at = Some(step.clone());
         self.tell_time();
         let result = match step {
             Step::Call { session, call } => return self.change(*session, call),
@@ -248,14 +263,13 @@ impl<S: Subject> Run<'_, S> {
             Step::Restart { crash } => self.subject.restart(*crash),
         };
         result.map_err(failed)?;
-        let kind = self.what.split(' ').next().unwrap_or_default().to_owned();
-        self.stats.calls.entry(kind).or_default().0 += 1;
+        self.stats.calls.entry(first_word(step)).or_default().0 += 1;
         self.world.apply(step);
         match step {
             Step::Fork { new: session, .. } | Step::Restore { session, .. } | Step::Evict { session } => {
-                self.compare_tree(*session)
+                self.compare_tree(*session, false)
             }
-            Step::Restart { .. } => self.compare_all(),
+            Step::Restart { .. } => self.compare_all(true),
             _ => Ok(()),
         }
     }
@@ -264,8 +278,7 @@ impl<S: Subject> Run<'_, S> {
     fn change(&mut self, session: SessionNo, call: &Call) -> Result<(), Difference> {
         if self.numbers.subject(call).is_none() {
             // A node that was made on the way of a path operation: its inode number is found by looking.
-            self.compare_tree(session)?;
-            self.what = format!("{:?}", Step::Call { session, call: call.clone() });
+            self.compare_tree(session, false)?;
         }
         // It was gone before anyone saw its number.
         let Some(translated) = self.numbers.subject(call) else { return Ok(()) };

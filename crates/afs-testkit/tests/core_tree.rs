@@ -206,6 +206,29 @@ impl Trees {
         }
     }
 
+    /// As the engine does it: extents are shared, holes stay holes.
+    fn copy_range(&mut self, no: SessionNo, from: (Ino, u64), to: (Ino, u64), len: u64) -> Result<Answer> {
+        let tree = self.session(no).tree.clone();
+        let (content, size) = tree.content(from.0).ok_or(Reason::Stale)?;
+        tree.plan_punch(from.0, 0, 1, 0)?;
+        tree.plan_punch(to.0, 0, 1, 0)?;
+        let mut copied = 0;
+        for run in content.runs(size, from.1, len) {
+            let at = to.1 + (run.start - from.1);
+            copied += run.len;
+            let Some(source) = run.source else {
+                if self.session(no).tree.attr(to.0).is_some_and(|a| a.size < at + run.len) {
+                    let set = AttrSet { size: Some(at + run.len), ..AttrSet::default() };
+                    self.change(no, to.0, |tree, now| tree.plan_setattr(to.0, set, now))?;
+                }
+                self.change(no, to.0, |tree, now| tree.plan_punch(to.0, at, run.len, now))?;
+                continue;
+            };
+            self.change(no, to.0, |tree, now| tree.plan_write(to.0, at, run.len, source, now))?;
+        }
+        Ok(Answer::Count(copied))
+    }
+
     fn change_node(&mut self, no: SessionNo, call: &Call) -> Result<Answer> {
         match call {
             Call::SetAttr { node, set } => {
@@ -228,6 +251,9 @@ impl Trees {
             }
             Call::Punch { node, offset, len } => {
                 self.change(no, *node, |tree, now| tree.plan_punch(*node, *offset, *len, now))
+            }
+            Call::CopyRange { node, offset, to, to_offset, len } => {
+                self.copy_range(no, (*node, *offset), (*to, *to_offset), *len)
             }
             Call::SetXattr { node, name, value, must } => {
                 let there = self.session(no).tree.xattr(*node, name).is_some();
@@ -287,7 +313,7 @@ impl Trees {
 
 impl Subject for Trees {
     fn features(&self) -> Features {
-        Features { clock: true, paths: false, ranges: false, gitlinks: true }
+        Features { clock: true, paths: false, ranges: true, gitlinks: true }
     }
     fn begin(&mut self, base: &BaseSpec) -> Result<BaseSpec> {
         let mut blobs = HashMap::new();

@@ -1,7 +1,8 @@
 //! Real repositories, made by the git program in temporary directories, and a real blob store.
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use afs_base::{ImportDirs, ImportSpec, Imported, NoProgress, Totals};
+use afs_base::{ImportDirs, ImportSpec, Imported, NoProgress};
 use afs_core::base::{BaseEntry, BaseTable, NodeKind};
 use afs_store::{BlobStore, SimJournal};
 use afs_types::{Error, ROOT_INO, Reason, Result, SystemRng};
@@ -22,9 +23,10 @@ pub(crate) const NOW_NS: i64 = 1_800_000_000 * 1_000_000_000;
 pub(crate) const COMMIT_TIME: i64 = 1_700_000_000;
 
 pub(crate) struct World {
-    pub(crate) dir: tempfile::TempDir,
     pub(crate) blobs: Arc<BlobStore>,
     pub(crate) dirs: ImportDirs,
+    /// Dropped last: a store whose directory is gone stops the process, as it should.
+    pub(crate) dir: tempfile::TempDir,
 }
 
 impl World {
@@ -32,7 +34,8 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let journal = SimJournal::new().unwrap();
         let blobs = BlobStore::open(&dir.path().join("blobs"), [7; 32], 16 << 20, journal).unwrap();
-        let dirs = ImportDirs { mirrors: dir.path().join("data/mirrors"), temp: dir.path().join("data/temp") };
+        let dirs =
+            ImportDirs { mirrors: dir.path().join("data/mirrors"), temp: dir.path().join("data/temp") };
         fs::create_dir_all(&dirs.mirrors).unwrap();
         Self { dir, blobs, dirs }
     }
@@ -94,7 +97,10 @@ impl World {
 }
 
 pub(crate) fn set_mtime(path: &Path, mtime_ns: i64) {
-    let time = rustix::fs::Timespec { tv_sec: mtime_ns.div_euclid(1_000_000_000), tv_nsec: mtime_ns.rem_euclid(1_000_000_000) };
+    let time = rustix::fs::Timespec {
+        tv_sec: mtime_ns.div_euclid(1_000_000_000),
+        tv_nsec: mtime_ns.rem_euclid(1_000_000_000),
+    };
     let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
     rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }
@@ -137,10 +143,6 @@ pub(crate) fn hostile(result: Result<Imported>, path: &str) -> Error {
     assert_eq!(error.reason, Reason::HostileTree, "{error:?}");
     assert!(error.message().contains(path), "{error:?} does not name {path:?}");
     error
-}
-
-pub(crate) fn empty_totals() -> Totals {
-    Totals::default()
 }
 
 /// git without anything of this machine's configuration.
@@ -205,14 +207,29 @@ impl Repo {
         repo.write("a.b", b"sorts between a and a/\n");
         repo.write("a-b", b"so does this\n");
         repo.write("a0", b"and this after\n");
-        repo.write("big.bin", &(0..300_000u32).flat_map(|i| (i.wrapping_mul(2_654_435_761)).to_le_bytes()).collect::<Vec<_>>());
-        for name in [&b"caf\xc3\xa9"[..], b"\xff\xfe not utf-8", b"new\nline", b" space ", b"tab\t", b"quote\"'", b"-dash", b"\\back"] {
+        repo.write(
+            "big.bin",
+            &(0..300_000u32).flat_map(|i| (i.wrapping_mul(2_654_435_761)).to_le_bytes()).collect::<Vec<_>>(),
+        );
+        for name in [
+            &b"caf\xc3\xa9"[..],
+            b"\xff\xfe not utf-8",
+            b"new\nline",
+            b" space ",
+            b"tab\t",
+            b"quote\"'",
+            b"-dash",
+            b"\\back",
+        ] {
             fs::write(repo.path.join(OsStr::from_bytes(name)), name).unwrap();
         }
         symlink("README.md", repo.path.join("link")).unwrap();
         symlink("/nowhere/\u{e9}", repo.path.join("a/dangling")).unwrap();
         for i in 0..300 {
-            repo.write(&format!("src/m{}/f{i}.txt", i % 7), format!("file {i}\n").repeat(i % 40 + 1).as_bytes());
+            repo.write(
+                &format!("src/m{}/f{i}.txt", i % 7),
+                format!("file {i}\n").repeat(i % 40 + 1).as_bytes(),
+            );
         }
         git(&repo.path, &["add", "-A"]);
         let oid = "1234567890123456789012345678901234567890";
@@ -261,14 +278,18 @@ impl Repo {
     /// Commits a tree made of raw entries (mode, name, oid) on branch main.
     pub(crate) fn commit_raw_tree(&self, entries: &[(&str, &[u8], &str)]) -> String {
         let tree = self.raw_tree(entries);
-        let text = format!("tree {tree}\nauthor T <t> {COMMIT_TIME} +0000\ncommitter T <t> {COMMIT_TIME} +0000\n\nraw\n");
+        let text = format!(
+            "tree {tree}\nauthor T <t> {COMMIT_TIME} +0000\ncommitter T <t> {COMMIT_TIME} +0000\n\nraw\n"
+        );
         let commit = self.object("commit", text.as_bytes());
         fs::write(self.path.join(".git/refs/heads/main"), format!("{commit}\n")).unwrap();
         commit
     }
 
     pub(crate) fn raw_tree(&self, entries: &[(&str, &[u8], &str)]) -> String {
-        let unhex = |t: &str| (0..20).map(|i| u8::from_str_radix(&t[2 * i..2 * i + 2], 16).unwrap()).collect::<Vec<_>>();
+        let unhex = |t: &str| {
+            (0..20).map(|i| u8::from_str_radix(&t[2 * i..2 * i + 2], 16).unwrap()).collect::<Vec<_>>()
+        };
         let bytes: Vec<u8> = entries
             .iter()
             .flat_map(|(mode, name, oid)| [mode.as_bytes(), b" ", name, b"\0", &unhex(oid)].concat())

@@ -156,11 +156,13 @@ fn repository_of(path: &Path, files: usize) -> Result<PathBuf> {
     }
     let input = parent.join("stream");
     std::fs::write(&input, stream)?;
-    let import = Command::new("git")
+    let mut import = Command::new("git");
+    import
         .args(["fast-import", "--quiet"])
         .current_dir(path)
-        .stdin(std::fs::File::open(&input)?);
-    let status = import.stdout(Stdio::null()).status().context("start git fast-import")?;
+        .stdin(std::fs::File::open(&input)?)
+        .stdout(Stdio::null());
+    let status = import.status().context("start git fast-import")?;
     anyhow::ensure!(status.success(), "git fast-import failed");
     std::fs::remove_file(input)?;
     Ok(path.to_owned())

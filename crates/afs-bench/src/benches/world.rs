@@ -32,7 +32,7 @@ impl World {
         let mut dirs: Vec<NodeHandle> = Vec::new();
         let mut upper = BaseBuilder::ROOT;
         while builder.len() < entries {
-            if dirs.len() % DIRS_PER_DIR == 0 {
+            if dirs.len().is_multiple_of(DIRS_PER_DIR) {
                 let name = format!("package-{}", dirs.len() / DIRS_PER_DIR);
                 upper =
                     builder.add(BaseBuilder::ROOT, name.as_bytes(), NewEntry::new(NodeKind::Dir, 0o755))?;

@@ -8,7 +8,9 @@ use afs_types::Ino;
 use std::sync::Arc;
 
 const PERMISSIONS: u32 = 0o7777;
-const SUID_SGID: u32 = 0o6000;
+const SETUID: u32 = 0o4000;
+const SETGID: u32 = 0o2000;
+const GROUP_EXECUTE: u32 = 0o010;
 
 impl Tree {
     /// Carries out one operation. `seq` is its sequence number in the session.
@@ -35,7 +37,9 @@ impl Tree {
             Op::Write { ino, offset, len, source, kill_suid, time_ns } => self.update(*ino, |i| {
                 i.content.write(i.size, *offset, *len, *source);
                 i.size = i.size.max(offset + len);
-                i.mode &= if *kill_suid { !SUID_SGID } else { !0 };
+                if *kill_suid {
+                    i.drop_privileges();
+                }
                 i.changed(seq, *time_ns);
             }),
             Op::Punch { ino, offset, len, time_ns } => self.update(*ino, |i| {
@@ -45,7 +49,7 @@ impl Tree {
             Op::Replace { ino, size, content, time_ns } => self.update(*ino, |i| {
                 i.content = content.clone();
                 i.size = *size;
-                i.mode &= !SUID_SGID;
+                i.drop_privileges();
                 i.changed(seq, *time_ns);
             }),
             Op::Xattr { ino, name, value, time_ns } => self.update(*ino, |i| set_xattr(i, name, value, *time_ns)),
@@ -190,6 +194,11 @@ impl Tree {
 }
 
 impl Inode {
+    /// As Linux does on a write: setgid without group execution means mandatory locking and stays.
+    fn drop_privileges(&mut self) {
+        self.mode &= if self.mode & GROUP_EXECUTE != 0 { !(SETUID | SETGID) } else { !SETUID };
+    }
+
     fn changed(&mut self, seq: u64, time_ns: i64) {
         self.version = seq;
         self.mtime_ns = time_ns;

@@ -40,16 +40,16 @@ pub enum RenameMode {
 impl Tree {
     /// A new inode `ino` named `name` in `parent`.
     pub fn plan_create(&self, parent: Ino, name: NameRef<'_>, ino: Ino, new: &NewNode<'_>, time_ns: i64) -> Result<Op> {
-        let dir = self.dir(parent)?;
-        if self.lookup(parent, name.as_bytes()).is_some() {
-            return Err(Reason::AlreadyExists.into());
-        }
         if new.target.is_some_and(|t| t.is_empty() || t.len() > limits::MAX_SYMLINK_BYTES) {
             return Err(Error::new(
                 Reason::NameTooLong,
                 format!("a symbolic link's target has 1 to {} bytes", limits::MAX_SYMLINK_BYTES),
             )
             .with("field", "target"));
+        }
+        let dir = self.dir(parent)?;
+        if self.lookup(parent, name.as_bytes()).is_some() {
+            return Err(Reason::AlreadyExists.into());
         }
         // A directory with the setgid bit hands down its group, and the bit itself to directories.
         let inherit = dir.mode & S_ISGID != 0;
@@ -69,7 +69,7 @@ impl Tree {
 
     /// One more name for `ino`.
     pub fn plan_link(&self, ino: Ino, parent: Ino, name: NameRef<'_>, time_ns: i64) -> Result<Op> {
-        let attr = self.attr(ino).ok_or(Reason::NotFound)?;
+        let attr = self.attr(ino).ok_or(Reason::Stale)?;
         self.dir(parent)?;
         if self.lookup(parent, name.as_bytes()).is_some() {
             return Err(Reason::AlreadyExists.into());
@@ -131,8 +131,9 @@ impl Tree {
         is_open: impl Fn(Ino) -> bool,
         time_ns: i64,
     ) -> Result<Option<Op>> {
+        self.directory(parent)?;
+        let new_dir = self.directory(new_parent)?;
         let ino = self.child(parent, name)?;
-        self.dir(new_parent)?;
         let source = self.attr(ino).ok_or(Reason::NotFound)?;
         let target = self.lookup(new_parent, new_name.as_bytes()).and_then(|t| self.attr(t));
         match (mode, &target) {
@@ -143,15 +144,18 @@ impl Tree {
         if source.is_dir() && self.is_at_or_below(new_parent, ino) {
             return Err(Reason::MoveIntoSelf.into());
         }
-        match (mode, &target) {
-            (RenameMode::Exchange, Some(t)) if t.is_dir() && self.is_at_or_below(parent, t.ino) => {
-                return Err(Reason::MoveIntoSelf.into());
-            }
-            (RenameMode::Replace, Some(t)) if t.ino != ino => self.check_replace(&source, t, parent)?,
-            _ => {}
+        if target.is_some_and(|t| t.is_dir() && self.is_at_or_below(parent, t.ino)) {
+            let exchange = mode == RenameMode::Exchange;
+            return Err(if exchange { Reason::MoveIntoSelf } else { Reason::NotEmpty }.into());
         }
         if target.is_some_and(|t| t.ino == ino) {
             return Ok(None);
+        }
+        if new_dir.nlink == 0 {
+            return Err(Reason::NotFound.into());
+        }
+        if let (RenameMode::Replace, Some(target)) = (mode, &target) {
+            self.check_replace(&source, target)?;
         }
         Ok(Some(Op::Rename {
             parent,
@@ -166,7 +170,7 @@ impl Tree {
 
     /// New attributes.
     pub fn plan_setattr(&self, ino: Ino, set: AttrSet, time_ns: i64) -> Result<Op> {
-        let attr = self.attr(ino).ok_or(Reason::NotFound)?;
+        let attr = self.attr(ino).ok_or(Reason::Stale)?;
         if let Some(size) = set.size {
             self.check_sized(&attr, size)?;
         }
@@ -175,7 +179,7 @@ impl Tree {
 
     /// Bytes at an offset.
     pub fn plan_write(&self, ino: Ino, offset: u64, len: u64, source: Source, time_ns: i64) -> Result<Op> {
-        let attr = self.attr(ino).ok_or(Reason::NotFound)?;
+        let attr = self.attr(ino).ok_or(Reason::Stale)?;
         let end = offset.checked_add(len).ok_or(Reason::FileTooLarge)?;
         self.check_sized(&attr, end)?;
         Ok(Op::Write { ino, offset, len, source, kill_suid: attr.mode & (S_ISUID | S_ISGID) != 0, time_ns })
@@ -183,26 +187,27 @@ impl Tree {
 
     /// A hole inside the file.
     pub fn plan_punch(&self, ino: Ino, offset: u64, len: u64, time_ns: i64) -> Result<Op> {
-        let attr = self.attr(ino).ok_or(Reason::NotFound)?;
+        let attr = self.attr(ino).ok_or(Reason::Stale)?;
         self.check_sized(&attr, attr.size)?;
         Ok(Op::Punch { ino, offset, len, time_ns })
     }
 
     /// All content at once.
     pub fn plan_replace(&self, ino: Ino, size: u64, content: Content, time_ns: i64) -> Result<Op> {
-        let attr = self.attr(ino).ok_or(Reason::NotFound)?;
+        let attr = self.attr(ino).ok_or(Reason::Stale)?;
         self.check_sized(&attr, size)?;
         Ok(Op::Replace { ino, size, content, time_ns })
     }
 
     /// An extended attribute is set (`value`), or removed.
     pub fn plan_xattr(&self, ino: Ino, name: &[u8], value: Option<&[u8]>, time_ns: i64) -> Result<Op> {
-        self.attr(ino).ok_or(Reason::NotFound)?;
+        self.attr(ino).ok_or(Reason::Stale)?;
         if name.is_empty() || name.len() > limits::MAX_XATTR_NAME_BYTES || name.contains(&0) {
             return Err(Error::invalid("name", format!("1 to {} bytes without NUL", limits::MAX_XATTR_NAME_BYTES)));
         }
         let have = self.xattrs(ino);
-        let total: usize = have.iter().flat_map(|x| x.iter()).map(|(n, v)| n.len() + v.len()).sum();
+        let others = have.iter().flat_map(|x| x.iter()).filter(|(n, _)| ***n != *name);
+        let total: usize = others.map(|(n, v)| n.len() + v.len()).sum();
         match value {
             None if have.is_none_or(|x| !x.contains_key(name)) => return Err(Reason::NoAttribute.into()),
             Some(v) if v.len() > limits::MAX_XATTR_VALUE_BYTES => {
@@ -238,11 +243,7 @@ impl Tree {
         Ok(())
     }
 
-    fn check_replace(&self, source: &Attr, target: &Attr, source_parent: Ino) -> Result<()> {
-        // The target may hold the source: then it is a directory that is not empty.
-        if target.is_dir() && self.is_at_or_below(source_parent, target.ino) {
-            return Err(Reason::NotEmpty.into());
-        }
+    fn check_replace(&self, source: &Attr, target: &Attr) -> Result<()> {
         match (source.is_dir(), target.is_dir()) {
             (true, false) => Err(Reason::NotADirectory.into()),
             (false, true) => Err(Reason::IsADirectory.into()),

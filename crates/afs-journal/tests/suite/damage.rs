@@ -102,7 +102,10 @@ fn flipped_bits_in_the_wal_are_refused() {
     let dead = killed(dir.path());
     let bits = wal(&dead).metadata().unwrap().len() * 8;
     for bit in (3..bits).step_by(bits as usize / 60) {
-        assert!(check(&dead, &format!("bit {bit} of {bits}"), |dir| flip(&wal(dir), bit)), "bit {bit} unnoticed");
+        assert!(
+            check(&dead, &format!("bit {bit} of {bits}"), |dir| flip(&wal(dir), bit)),
+            "bit {bit} unnoticed"
+        );
     }
 }
 
@@ -207,7 +210,10 @@ fn flipped_bits_in_tables_are_seen_when_read() {
                 let right = |(i, (k, v)): (usize, &(Vec<u8>, Vec<u8>))| {
                     k[..] == (i as u64).to_be_bytes() && v[..] == [i as u8; 100]
                 };
-                assert!(found.len() as u64 == BATCHES && found.iter().enumerate().all(right), "bit {bit}: wrong data");
+                assert!(
+                    found.len() as u64 == BATCHES && found.iter().enumerate().all(right),
+                    "bit {bit}: wrong data"
+                );
             }
             Err(error) => {
                 assert!(matches!(error.reason, Reason::Corrupt | Reason::Io), "{error:?}");
@@ -231,5 +237,8 @@ fn without_the_mark_the_loss_would_be_silent() {
     drop(RocksJournal::open(&empty, JournalOptions { sync: false, ..options() }).unwrap());
     std::fs::copy(empty.join("MARK"), dead.join("MARK")).unwrap();
     let found = open(&dead);
-    assert!(found.map_or(true, |found| (found.len() as u64) < BATCHES), "nothing was lost: the damage was none");
+    assert!(
+        found.map_or(true, |found| (found.len() as u64) < BATCHES),
+        "nothing was lost: the damage was none"
+    );
 }

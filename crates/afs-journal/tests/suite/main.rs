@@ -1,4 +1,5 @@
 //! One binary for all tests of the journal on RocksDB.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 mod contract;
 mod damage;

@@ -11,7 +11,12 @@ use std::sync::Arc;
 
 /// Small, so that hundreds can be opened.
 pub(crate) fn options() -> JournalOptions {
-    JournalOptions { ballast_bytes: 0, write_buffer_bytes: 4 << 20, cache_bytes: 4 << 20, ..JournalOptions::default() }
+    JournalOptions {
+        ballast_bytes: 0,
+        write_buffer_bytes: 4 << 20,
+        cache_bytes: 4 << 20,
+        ..JournalOptions::default()
+    }
 }
 
 pub(crate) fn put(journal: &dyn Journal, key: u64, value: &[u8]) -> Position {

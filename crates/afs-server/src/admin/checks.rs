@@ -10,21 +10,21 @@ use std::time::Instant;
 const LOW_DISK_BYTES: u64 = 256 << 20;
 
 /// The outcome of one check.
-pub struct Check {
+pub(crate) struct Check {
     /// What was checked.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// `ok`, `warning` or `failed`.
-    pub status: &'static str,
+    pub(crate) status: &'static str,
     /// What was found.
-    pub message: String,
+    pub(crate) message: String,
     /// What to do about it; empty when ok.
-    pub next_step: String,
+    pub(crate) next_step: String,
     /// How long it took.
-    pub latency_ms: f64,
+    pub(crate) latency_ms: f64,
 }
 
 /// Runs all checks; blocks.
-pub fn run(app: &Arc<App>) -> Vec<Check> {
+pub(crate) fn run(app: &Arc<App>) -> Vec<Check> {
     vec![
         check("journal", || {
             app.journal.sync()?;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tonic::Request;
 
 /// Answers about the server itself.
-pub struct Admin(pub Arc<App>);
+pub(crate) struct Admin(pub(crate) Arc<App>);
 
 #[tonic::async_trait]
 impl AdminService for Admin {

@@ -4,4 +4,4 @@ mod checks;
 mod grpc;
 
 pub(crate) use checks::run as run_checks;
-pub use grpc::Admin;
+pub(crate) use grpc::Admin;

@@ -22,7 +22,7 @@ const MAX_ENTRIES: u32 = 10_000;
 const DEFAULT_ENTRIES: u32 = 1000;
 
 /// Answers for mounts.
-pub struct Bridge(pub Arc<App>);
+pub(crate) struct Bridge(pub(crate) Arc<App>);
 
 impl Bridge {
     fn mount(&self, id: &str) -> Result<Arc<Mount>, tonic::Status> {

@@ -15,8 +15,8 @@ mod replies;
 mod sync;
 mod wire;
 
-pub use grpc::Bridge;
-pub use registry::Registry;
+pub(crate) use grpc::Bridge;
+pub(crate) use registry::Registry;
 
 use std::time::Duration;
 

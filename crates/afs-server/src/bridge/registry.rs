@@ -5,7 +5,7 @@ use super::events::Events;
 use super::replies::Replies;
 use crate::reply::field;
 use afs_session::{Session, WatchGuard, Who};
-use afs_types::{Error, Ino, MountId, Reason, Result, SessionId};
+use afs_types::{Error, Ino, MountId, Reason, Result};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -90,7 +90,7 @@ impl Drop for Mount {
 
 /// All attached mounts.
 #[derive(Default)]
-pub struct Registry {
+pub(crate) struct Registry {
     mounts: Mutex<HashMap<MountId, Arc<Mount>>>,
     streams: AtomicU64,
 }
@@ -131,11 +131,6 @@ impl Registry {
             tracing::info!(mount = %mount.id, session = %mount.session.id(), "a mount was silent and has ended");
             mount.events.arrived.notify_waiters();
         }
-    }
-
-    /// Mounts of one session, by id.
-    pub(crate) fn of(&self, session: &SessionId) -> usize {
-        self.mounts.lock().values().filter(|m| m.session.id() == session).count()
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Answers for files.
-pub struct FileSystem(pub Arc<App>);
+pub(crate) struct FileSystem(pub(crate) Arc<App>);
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 

@@ -7,6 +7,6 @@ mod grpc;
 mod read;
 mod wire;
 
-pub use grpc::FileSystem;
+pub(crate) use grpc::FileSystem;
 pub(crate) use read::pieces as read_pieces;
 pub(crate) use wire::mutation;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 /// Answers for what lasts.
-pub struct Persistence(pub Arc<App>);
+pub(crate) struct Persistence(pub(crate) Arc<App>);
 
 fn session_id(text: &str) -> Result<SessionId> {
     field("session_id", SessionId::parse(text))

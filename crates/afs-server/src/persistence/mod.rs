@@ -7,4 +7,4 @@ mod diff;
 mod grpc;
 mod wire;
 
-pub use grpc::Persistence;
+pub(crate) use grpc::Persistence;

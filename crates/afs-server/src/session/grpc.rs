@@ -14,7 +14,7 @@ use std::sync::Arc;
 use tonic::{Request, Response};
 
 /// Answers for sessions.
-pub struct Sessions(pub Arc<App>);
+pub(crate) struct Sessions(pub(crate) Arc<App>);
 
 fn id(text: &str) -> Result<SessionId> {
     field("session_id", SessionId::parse(text))

@@ -6,4 +6,4 @@ mod grpc;
 mod rules;
 mod wire;
 
-pub use grpc::Sessions;
+pub(crate) use grpc::Sessions;

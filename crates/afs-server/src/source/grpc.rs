@@ -19,7 +19,7 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Answers for sources.
-pub struct Sources(pub Arc<App>);
+pub(crate) struct Sources(pub(crate) Arc<App>);
 
 fn id(text: &str) -> Result<SourceId> {
     field("source_id", SourceId::parse(text))

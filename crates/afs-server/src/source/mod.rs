@@ -5,5 +5,5 @@
 mod grpc;
 mod wire;
 
-pub use grpc::Sources;
+pub(crate) use grpc::Sources;
 pub(crate) use wire::without_password;

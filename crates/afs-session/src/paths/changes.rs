@@ -148,7 +148,8 @@ impl Files<'_> {
         }
         let print: Vec<Vec<u8>> = set.changes.iter().flat_map(Change::print).collect();
         let if_revision = format!("{:?}", set.if_revision);
-        let parts: Vec<&[u8]> = [if_revision.as_bytes()].into_iter().chain(print.iter().map(Vec::as_slice)).collect();
+        let parts: Vec<&[u8]> =
+            [if_revision.as_bytes()].into_iter().chain(print.iter().map(Vec::as_slice)).collect();
         let attempt = match self.begin("SubmitChanges", by, &parts)? {
             Begin::Done(words) => {
                 let stamp = self.replayed_stamp(&words)?;
@@ -183,7 +184,9 @@ impl ChangeOp {
     fn subject(&self) -> (&SessionPath, bool) {
         match self {
             Self::Write { path, .. } | Self::Edit { path, .. } | Self::Chmod { path, .. } => (path, true),
-            Self::Remove { path, .. } | Self::Mkdir { path, .. } | Self::Symlink { path, .. } => (path, false),
+            Self::Remove { path, .. } | Self::Mkdir { path, .. } | Self::Symlink { path, .. } => {
+                (path, false)
+            }
             Self::Move { source, .. } | Self::Copy { source, .. } => (source, false),
         }
     }
@@ -229,7 +232,9 @@ impl Change {
             }
             ChangeOp::Edit { path, edits } => edit_step(work, n, path, edits).map(drop).map_err(at(path)),
             ChangeOp::Remove { path, recursive } => remove(work, path, *recursive),
-            ChangeOp::Move { source, destination, overwrite } => rename(work, source, destination, *overwrite),
+            ChangeOp::Move { source, destination, overwrite } => {
+                rename(work, source, destination, *overwrite)
+            }
             ChangeOp::Copy { source, destination, recursive, overwrite } => {
                 let path = source.clone();
                 let from = CopyFrom { session: None, path, recursive: *recursive, overwrite: *overwrite };

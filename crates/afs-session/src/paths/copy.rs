@@ -36,9 +36,13 @@ impl Files<'_> {
             _ => None,
         };
         let print = format!("{from:?}");
-        self.change_entry("CopyPath", by, &[&destination.to_bytes(), print.as_bytes()], (destination, false), |work| {
-            copy(work, other.as_ref(), from, destination)
-        })
+        self.change_entry(
+            "CopyPath",
+            by,
+            &[&destination.to_bytes(), print.as_bytes()],
+            (destination, false),
+            |work| copy(work, other.as_ref(), from, destination),
+        )
     }
 }
 
@@ -53,7 +57,9 @@ pub(super) fn copy(
     let place = walk(&source, work.facts, &from.path, false).map_err(at(&from.path))?;
     let top = *place.attr().ok_or(Reason::NotFound).map_err(|r| at(&from.path)(r.into()))?;
     if top.is_dir() && !from.recursive {
-        return Err(at(&from.path)(Error::bare(Reason::IsADirectory).next("set recursive to copy a directory")));
+        return Err(at(&from.path)(
+            Error::bare(Reason::IsADirectory).next("set recursive to copy a directory"),
+        ));
     }
     let (dir, name) = make_free(work, &top, from, destination, other.is_none()).map_err(at(destination))?;
     Copier { source: &source, made: HashMap::new() }.run(work, &top, dir, &name).map_err(at(destination))
@@ -135,7 +141,13 @@ impl Copier<'_> {
     }
 
     /// Copies one inode; a directory comes back to be filled.
-    fn node(&mut self, work: &mut Work<'_, '_, '_, '_>, from: &Attr, dir: Ino, name: &Name) -> Result<Option<Level>> {
+    fn node(
+        &mut self,
+        work: &mut Work<'_, '_, '_, '_>,
+        from: &Attr,
+        dir: Ino,
+        name: &Name,
+    ) -> Result<Option<Level>> {
         if let Some(made) = self.made.get(&from.ino) {
             work.run(|c| c.tree.plan_link(*made, dir, name.as_ref(), c.now_ns).map(Some))?;
             return Ok(None);

@@ -11,7 +11,7 @@ use super::write::replace;
 use super::{By, Files};
 use crate::requests::Begin;
 use crate::session::Stamp;
-use afs_types::{Error, Reason, Result, SessionPath};
+use afs_types::{Error, Reason, Result, SessionPath, limits};
 
 /// One replacement.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,7 +109,10 @@ pub(super) fn check(edits: &[Replacement]) -> Result<()> {
                 .next("to make a file or replace all of it, write it"));
         }
         if edit.old == edit.new {
-            return Err(Error::invalid("edits.new_text", format!("another text than old_text (edit {})", n + 1)));
+            return Err(Error::invalid(
+                "edits.new_text",
+                format!("another text than old_text (edit {})", n + 1),
+            ));
         }
     }
     Ok(())
@@ -142,14 +145,18 @@ pub(super) fn edit_step(
 pub(super) fn apply(text: &str, edits: &[Replacement]) -> Result<(String, u32)> {
     let (mut text, mut count) = (text.to_owned(), 0);
     for (n, edit) in edits.iter().enumerate() {
-        let places: Vec<usize> = text.match_indices(&edit.old).map(|(at, _)| at).collect();
-        match places.len() {
+        let places = text.matches(&edit.old).count();
+        match places {
             0 => return Err(not_found(&text, edit, n)),
             1 => {}
             _ if edit.replace_all => {}
-            _ => return Err(not_unique(&text, &places, n)),
+            _ => return Err(not_unique(&text, edit, places, n)),
         }
-        count += places.len() as u32;
+        let grown = edit.new.len().saturating_sub(edit.old.len()).saturating_mul(places);
+        if text.len().saturating_add(grown) as u64 > limits::MAX_TEXT_FILE_BYTES {
+            return Err(too_large(n));
+        }
+        count += places as u32;
         text = text.replace(&edit.old, &edit.new);
     }
     Ok((text, count))
@@ -173,13 +180,19 @@ fn line_of(text: &str, at: usize) -> usize {
     1 + text.as_bytes()[..at].iter().filter(|b| **b == b'\n').count()
 }
 
-fn not_unique(text: &str, places: &[usize], n: usize) -> Error {
-    let lines: Vec<String> = places.iter().take(MAX_SHOWN).map(|at| line_of(text, *at).to_string()).collect();
-    let more = if places.len() > MAX_SHOWN { ", ..." } else { "" };
+fn too_large(n: usize) -> Error {
+    let message = format!("edit {} would make it larger than {} bytes", n + 1, limits::MAX_TEXT_FILE_BYTES);
+    Error::new(Reason::FileTooLarge, message).with("edit", (n + 1).to_string())
+}
+
+fn not_unique(text: &str, edit: &Replacement, places: usize, n: usize) -> Error {
+    let first = text.match_indices(&edit.old).take(MAX_SHOWN);
+    let lines: Vec<String> = first.map(|(at, _)| line_of(text, at).to_string()).collect();
+    let more = if places > MAX_SHOWN { ", ..." } else { "" };
     let lines = lines.join(", ") + more;
     Error::new(
         Reason::EditNotUnique,
-        format!("old_text of edit {} is there {} times, at lines {lines}", n + 1, places.len()),
+        format!("old_text of edit {} is there {places} times, at lines {lines}", n + 1),
     )
     .with("edit", (n + 1).to_string())
     .with("lines", lines)
@@ -192,7 +205,8 @@ fn not_found(text: &str, edit: &Replacement, n: usize) -> Error {
         Error::new(Reason::EditNotFound, message).with("edit", (n + 1).to_string())
     };
     if text.contains("\r\n") && !edit.old.contains('\r') && text.replace("\r\n", "\n").contains(&edit.old) {
-        return error(": its lines end in CR LF").next("write the line ends of old_text and new_text as CR LF");
+        return error(": its lines end in CR LF")
+            .next("write the line ends of old_text and new_text as CR LF");
     }
     let first = edit.old.lines().find(|l| !l.trim().is_empty()).unwrap_or(&edit.old);
     match closest_line(text, first) {
@@ -200,7 +214,9 @@ fn not_found(text: &str, edit: &Replacement, n: usize) -> Error {
             let there: String = there.chars().take(200).collect();
             error(&format!("; the closest line is {line}: {there:?}"))
                 .with("closest_line", line.to_string())
-                .next(format!("read the file around line {line} and copy the text exactly, with its white space"))
+                .next(format!(
+                    "read the file around line {line} and copy the text exactly, with its white space"
+                ))
         }
         None => error("").next("read the file and copy the text exactly"),
     }
@@ -211,7 +227,8 @@ pub(super) fn closest_line<'t>(text: &'t str, want: &str) -> Option<(usize, &'t 
     let target = Shingles::of(want.trim());
     let mut best: Option<(u32, usize, &str)> = None;
     for (n, line) in text.lines().enumerate() {
-        let score = if line.trim() == want.trim() { 100 } else { target.likeness(&Shingles::of(line.trim())) };
+        let score =
+            if line.trim() == want.trim() { 100 } else { target.likeness(&Shingles::of(line.trim())) };
         if score >= 50 && best.is_none_or(|(b, ..)| score > b) {
             best = Some((score, n + 1, line));
         }

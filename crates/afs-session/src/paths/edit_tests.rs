@@ -29,11 +29,21 @@ fn what_is_not_found_names_the_closest_line() {
     assert_eq!(error.reason, Reason::EditNotFound);
     assert!(error.message().contains("closest line is 2"), "{error}");
     let error = apply(text, &one("\tlet answer = 42;", "", false)).unwrap_err();
-    assert!(error.message().contains("closest line is 2") && error.next_step().contains("white space"), "{error}");
+    assert!(
+        error.message().contains("closest line is 2") && error.next_step().contains("white space"),
+        "{error}"
+    );
     let error = apply("a\r\nb\r\n", &one("a\nb", "", false)).unwrap_err();
     assert!(error.message().contains("CR LF"), "{error}");
     let error = apply("zzzz", &one("qqqq", "", false)).unwrap_err();
     assert!(!error.message().contains("closest"), "{error}");
+}
+
+#[test]
+fn an_edit_cannot_blow_up_a_file() {
+    let huge = "x".repeat(1 << 20);
+    let error = apply(&"a".repeat(1 << 20), &one("a", &huge, true)).unwrap_err();
+    assert_eq!(error.reason, Reason::FileTooLarge);
 }
 
 #[test]
@@ -46,7 +56,10 @@ fn edits_that_make_no_sense() {
 #[test]
 fn diffs() {
     let path = SessionPath::parse(b"/src/a.rs").unwrap();
-    assert_eq!(unified(&path, "a\nb\n", "a\nc\n", 2), "--- a/src/a.rs\n+++ b/src/a.rs\n@@ -1,2 +1,2 @@\n a\n-b\n+c\n");
+    assert_eq!(
+        unified(&path, "a\nb\n", "a\nc\n", 2),
+        "--- a/src/a.rs\n+++ b/src/a.rs\n@@ -1,2 +1,2 @@\n a\n-b\n+c\n"
+    );
     assert_eq!(unified(&path, "a", "a", 0), "");
     assert_eq!(unified(&path, "a", "b", usize::MAX), "", "too much work");
     assert!(unified(&path, "a", "b", 2).contains("\\ No newline at end of file"));

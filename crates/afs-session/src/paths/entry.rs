@@ -41,7 +41,9 @@ impl Precondition {
     /// `ETAG_MISMATCH` unless it holds.
     pub(super) fn check(&self, tree: &Tree, found: Option<&Attr>, path: &SessionPath) -> Result<()> {
         match (found, &self.if_etag) {
-            (Some(attr), _) if self.if_absent => Err(mismatch(path, "exists already", Some(etag(tree, attr)))),
+            (Some(attr), _) if self.if_absent => {
+                Err(mismatch(path, "exists already", Some(etag(tree, attr))))
+            }
             (None, Some(_)) => Err(mismatch(path, "does not exist", None)),
             (Some(attr), Some(want)) if !want.split(',').any(|w| fits(tree, attr, w)) => {
                 let now = etag(tree, attr);

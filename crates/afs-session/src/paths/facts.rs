@@ -160,7 +160,8 @@ impl Links for Facts<'_> {
             return Ok(target.clone());
         }
         self.need()?;
-        let target: Arc<[u8]> = read_content(self.blobs, &content, size, 0, limits::MAX_SYMLINK_BYTES)?[..].into();
+        let target: Arc<[u8]> =
+            read_content(self.blobs, &content, size, 0, limits::MAX_SYMLINK_BYTES)?[..].into();
         self.targets.insert(id, target.clone());
         Ok(target)
     }

@@ -253,7 +253,11 @@ mod tests {
             ("*", "any", false),
         ] {
             let depth = dir.split('/').count();
-            assert_eq!(Pattern::parse(pattern).unwrap().may_enter(dir.as_bytes(), depth), want, "{pattern} {dir}");
+            assert_eq!(
+                Pattern::parse(pattern).unwrap().may_enter(dir.as_bytes(), depth),
+                want,
+                "{pattern} {dir}"
+            );
         }
     }
 

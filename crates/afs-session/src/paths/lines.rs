@@ -28,7 +28,13 @@ const DEFAULT_BYTES: u64 = 1 << 20;
 
 /// Up to `limit` lines (0: 2000) and `max_bytes` (0: 1 MiB) from line `start` (0: 1) on. A line that is longer than
 /// `max_bytes` by itself is cut, so that a reader always gets on.
-pub(super) fn window(bytes: &[u8], etag: String, start: u64, limit: u64, max_bytes: u64) -> Result<LinesWindow> {
+pub(super) fn window(
+    bytes: &[u8],
+    etag: String,
+    start: u64,
+    limit: u64,
+    max_bytes: u64,
+) -> Result<LinesWindow> {
     let text = std::str::from_utf8(bytes).map_err(|_| Error::bare(Reason::NotText))?;
     if bytes.contains(&0) {
         return Err(Reason::NotText.into());

@@ -25,7 +25,8 @@ pub(super) fn decode(query: &[&[u8]], token: &str) -> Result<Option<Vec<u8>>> {
 }
 
 fn bad() -> Error {
-    Error::new(Reason::InvalidPageToken, "page_token is not one that this list returned").with("field", "page_token")
+    Error::new(Reason::InvalidPageToken, "page_token is not one that this list returned")
+        .with("field", "page_token")
 }
 
 fn check(query: &[&[u8]], position: &[u8]) -> [u8; 8] {

@@ -182,7 +182,8 @@ impl Files<'_> {
 
 fn parse(patch: &Patch) -> Result<Vec<FilePatch>> {
     if patch.text.len() > limits::MAX_PATCH_BYTES {
-        let message = format!("the patch has {} bytes, the limit is {}", patch.text.len(), limits::MAX_PATCH_BYTES);
+        let message =
+            format!("the patch has {} bytes, the limit is {}", patch.text.len(), limits::MAX_PATCH_BYTES);
         return Err(Error::new(Reason::MessageTooLarge, message).with("field", "patch"));
     }
     let text = std::str::from_utf8(&patch.text);
@@ -203,7 +204,8 @@ fn parse(patch: &Patch) -> Result<Vec<FilePatch>> {
 
 /// A path in a patch.
 fn patch_path(bytes: &[u8]) -> Result<SessionPath> {
-    let path = SessionPath::parse(bytes).map_err(|e| Error::new(Reason::InvalidPatch, e.message().to_owned()))?;
+    let path =
+        SessionPath::parse(bytes).map_err(|e| Error::new(Reason::InvalidPatch, e.message().to_owned()))?;
     if path.is_root() {
         return Err(Error::new(Reason::InvalidPatch, "a path of the patch is empty"));
     }
@@ -213,11 +215,10 @@ fn patch_path(bytes: &[u8]) -> Result<SessionPath> {
 /// `REVISION_MISMATCH` unless the session is where the caller believes it is.
 pub(super) fn check_revision(now: u64, want: Option<u64>) -> Result<()> {
     match want {
-        Some(want) if want != now => Err(Error::new(
-            Reason::RevisionMismatch,
-            format!("the session is at revision {now}, not {want}"),
-        )
-        .with("revision", now.to_string())),
+        Some(want) if want != now => {
+            Err(Error::new(Reason::RevisionMismatch, format!("the session is at revision {now}, not {want}"))
+                .with("revision", now.to_string()))
+        }
         _ => Ok(()),
     }
 }
@@ -235,7 +236,13 @@ impl FilePatch {
         }
     }
 
-    fn create(&self, work: &mut Work<'_, '_, '_, '_>, key: usize, bytes: &[u8], kind: Kind) -> Result<PatchedFile> {
+    fn create(
+        &self,
+        work: &mut Work<'_, '_, '_, '_>,
+        key: usize,
+        bytes: &[u8],
+        kind: Kind,
+    ) -> Result<PatchedFile> {
         let (dir, name) = free(work, &self.path)?;
         let ino = match kind {
             Kind::Symlink => work.create(dir, &name, S_IFLNK | 0o777, Some(bytes))?,
@@ -243,7 +250,8 @@ impl FilePatch {
                 let mode = S_IFREG | if executable { 0o755 } else { 0o644 };
                 let ino = work.create(dir, &name, mode, None)?;
                 // Stored outside of the lock, like every content that a patch makes.
-                let made = work.facts.rewrite(key, &Content::Empty, 0, |_| Ok((bytes.to_vec(), Note::default())))?;
+                let made =
+                    work.facts.rewrite(key, &Content::Empty, 0, |_| Ok((bytes.to_vec(), Note::default())))?;
                 if made.size > 0 {
                     replace(work, ino, &made.content, made.size)?;
                 }
@@ -298,7 +306,9 @@ impl FilePatch {
             Some(to) => {
                 (attr, dir, name) = self.relocate(work, attr, (dir, name), to)?;
                 match to {
-                    Moved::Renamed(to) => (to, ChangeKind::Renamed { from: self.path.clone(), modified: !text.is_empty() }),
+                    Moved::Renamed(to) => {
+                        (to, ChangeKind::Renamed { from: self.path.clone(), modified: !text.is_empty() })
+                    }
                     Moved::Copied(to) => (to, ChangeKind::Added),
                 }
             }
@@ -352,7 +362,8 @@ impl FilePatch {
             }
             Moved::Copied(path) => {
                 free(work, path)?;
-                let from = CopyFrom { session: None, path: self.path.clone(), recursive: false, overwrite: false };
+                let from =
+                    CopyFrom { session: None, path: self.path.clone(), recursive: false, overwrite: false };
                 copy(work, None, &from, path)?;
                 work.find_named(path)
             }

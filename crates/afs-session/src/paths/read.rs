@@ -55,7 +55,10 @@ impl Reader {
     /// All of it, if it has at most `most` bytes.
     fn whole(&self, most: u64) -> Result<Bytes> {
         if self.size() > most {
-            let error = Error::new(Reason::FileTooLarge, format!("it has {} bytes, the limit is {most}", self.size()));
+            let error = Error::new(
+                Reason::FileTooLarge,
+                format!("it has {} bytes, the limit is {most}", self.size()),
+            );
             return Err(at(&self.entry.path)(error.next("read it in ranges")));
         }
         self.read(0, self.size() as usize)
@@ -77,7 +80,13 @@ impl View {
 
     /// A window of lines of a text file of at most `limits::MAX_TEXT_FILE_BYTES`: `limit` lines (0: 2000) and `max_bytes`
     /// (0: 1 MiB) from line `start` (0: 1) on.
-    pub fn read_lines(&self, path: &SessionPath, start: u64, limit: u64, max_bytes: u64) -> Result<LinesWindow> {
+    pub fn read_lines(
+        &self,
+        path: &SessionPath,
+        start: u64,
+        limit: u64,
+        max_bytes: u64,
+    ) -> Result<LinesWindow> {
         let reader = self.open_read(path)?;
         let bytes = reader.whole(limits::MAX_TEXT_FILE_BYTES)?;
         window(&bytes, reader.entry.etag, start, limit, max_bytes).map_err(at(path))
@@ -112,7 +121,13 @@ impl Files<'_> {
         self.view().open_read(path)
     }
     /// [`View::read_lines`] now.
-    pub fn read_lines(&self, path: &SessionPath, start: u64, limit: u64, max_bytes: u64) -> Result<LinesWindow> {
+    pub fn read_lines(
+        &self,
+        path: &SessionPath,
+        start: u64,
+        limit: u64,
+        max_bytes: u64,
+    ) -> Result<LinesWindow> {
         self.view().read_lines(path, start, limit, max_bytes)
     }
 }

@@ -23,13 +23,13 @@ fn world(links: &[(&str, &str)]) -> (Tree, Known) {
     let e = builder.add(d, b"e", NewEntry::new(NodeKind::Dir, 0o755)).unwrap();
     builder.add(e, b"f", NewEntry::new(NodeKind::File, 0o644)).unwrap();
     for (name, target) in links {
-        let entry = NewEntry { size: target.len() as u64, ..NewEntry::new(NodeKind::Symlink, 0o777) };
+        let blob = Some(afs_types::BlobId([1; 32]));
+        let entry = NewEntry { size: target.len() as u64, blob, ..NewEntry::new(NodeKind::Symlink, 0o777) };
         builder.add(root, name.as_bytes(), entry).unwrap();
     }
     let tree = Tree::new(Arc::new(BaseTable::open(builder.finish().into()).unwrap()));
-    let targets = links.iter().map(|(name, target)| {
-        (tree.walk(&path(name)).unwrap(), target.as_bytes().to_vec())
-    });
+    let targets =
+        links.iter().map(|(name, target)| (tree.walk(&path(name)).unwrap(), target.as_bytes().to_vec()));
     let targets = targets.collect();
     (tree, Known(targets))
 }

@@ -27,9 +27,13 @@ impl Files<'_> {
     /// Makes a directory. With `parents` also the missing ones above it, and one that is there already is fine.
     pub fn mkdir(&self, path: &SessionPath, mode: Option<u32>, parents: bool, by: &By) -> Result<Written> {
         let print = format!("{mode:?} {parents}");
-        self.change_entry("CreateDirectory", by, &[&path.to_bytes(), print.as_bytes()], (path, false), |work| {
-            make_dir(work, path, mode, parents)
-        })
+        self.change_entry(
+            "CreateDirectory",
+            by,
+            &[&path.to_bytes(), print.as_bytes()],
+            (path, false),
+            |work| make_dir(work, path, mode, parents),
+        )
     }
 
     /// Makes a symbolic link. Its target is data and need not exist.
@@ -41,12 +45,18 @@ impl Files<'_> {
 
     /// Gives a file one more name.
     pub fn hard_link(&self, source: &SessionPath, path: &SessionPath, by: &By) -> Result<Written> {
-        self.change_entry("CreateHardLink", by, &[&source.to_bytes(), &path.to_bytes()], (path, false), |work| {
-            let (attr, _) = work.find(source, false).map_err(at(source))?;
-            let (dir, name) = work.free_name(path, false).map_err(at(path))?;
-            let link = work.run(|c| c.tree.plan_link(attr.ino, dir, name.as_ref(), c.now_ns).map(Some));
-            link.map_err(at(source))
-        })
+        self.change_entry(
+            "CreateHardLink",
+            by,
+            &[&source.to_bytes(), &path.to_bytes()],
+            (path, false),
+            |work| {
+                let (attr, _) = work.find(source, false).map_err(at(source))?;
+                let (dir, name) = work.free_name(path, false).map_err(at(path))?;
+                let link = work.run(|c| c.tree.plan_link(attr.ino, dir, name.as_ref(), c.now_ns).map(Some));
+                link.map_err(at(source))
+            },
+        )
     }
 
     /// Moves a file or a directory, in one step whatever its size. With `overwrite` it replaces a file, or a directory

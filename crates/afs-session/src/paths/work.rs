@@ -126,7 +126,12 @@ impl Work<'_, '_, '_, '_> {
     }
 
     /// Checks a precondition on a path.
-    pub(super) fn check(&mut self, precondition: &Precondition, path: &SessionPath, follow: bool) -> Result<()> {
+    pub(super) fn check(
+        &mut self,
+        precondition: &Precondition,
+        path: &SessionPath,
+        follow: bool,
+    ) -> Result<()> {
         if *precondition == Precondition::default() {
             return Ok(());
         }
@@ -244,7 +249,8 @@ impl<'e> Files<'e> {
     /// The revision in a remembered answer. Everything so far is waited for, so that the answer is as durable as the first was.
     pub(super) fn replayed_stamp(&self, words: &[String]) -> Result<Stamp> {
         let revision = words.first().and_then(|w| w.parse().ok());
-        let seq = revision.ok_or_else(|| Error::new(Reason::Corrupt, "a remembered answer has no revision"))?;
+        let seq =
+            revision.ok_or_else(|| Error::new(Reason::Corrupt, "a remembered answer has no revision"))?;
         Ok(Stamp { seq, at: self.session.stamp().at })
     }
 

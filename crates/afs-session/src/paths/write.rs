@@ -15,8 +15,7 @@ use crate::requests::Begin;
 use afs_core::extent::{Content, Source};
 use afs_core::tree::S_IFREG;
 use afs_types::{BlobId, Error, Ino, Reason, Result, SessionPath, limits};
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read};
 
 /// Where the bytes of a write go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,13 +74,11 @@ impl Files<'_> {
         let facts = &mut Facts::free(self.blobs());
         if by.request_id.is_none() {
             // Before gigabytes arrive for nothing; what counts is the check with the change.
-            self.rehearse(facts, &mut |work| work.check(&options.precondition, path, true).map_err(at(path)))?;
+            self.rehearse(facts, &mut |work| {
+                work.check(&options.precondition, path, true).map_err(at(path))
+            })?;
         }
-        let (body, digest) = self.receive(options.at, bytes).map_err(at(path))?;
-        if options.digest.is_some_and(|want| want != digest) {
-            let error = Error::new(Reason::DigestMismatch, "the bytes that came do not have the digest that was sent");
-            return Err(at(path)(error));
-        }
+        let (body, digest) = self.receive(options, bytes).map_err(at(path))?;
         let print = format!("{options:?}");
         let attempt = match self.begin("WriteFile", by, &[&path.to_bytes(), print.as_bytes(), &digest])? {
             Begin::Done(words) => return self.replayed(&words, path, true),
@@ -102,47 +99,30 @@ impl Files<'_> {
         Ok(Written { entry, revision: stamp.seq, stamp })
     }
 
-    /// Takes a stream into the store.
-    fn receive(&self, at: WriteAt, bytes: &mut dyn Read) -> Result<(Body, [u8; 32])> {
-        let mut bytes = Hashed { bytes, hasher: blake3::Hasher::new(), count: 0 };
-        let body = if at == WriteAt::Whole { self.receive_whole(&mut bytes) } else { self.receive_pieces(&mut bytes) };
-        Ok((body?, *bytes.hasher.finalize().as_bytes()))
-    }
-
-    fn receive_whole(&self, bytes: &mut Hashed<'_>) -> Result<Body> {
-        let mut start = Vec::new();
-        bytes.fill(&mut start, limits::PACK_BLOB_BYTES as usize)?;
-        if start.is_empty() {
-            return Ok(Body::Whole(Content::Empty, 0));
-        }
-        let id = if (start.len() as u64) < limits::PACK_BLOB_BYTES {
-            self.blobs().put(&start)?
-        } else {
-            self.spool(start, bytes)?
+    /// Takes a stream into the store; also returns the BLAKE3 of its bytes. A stream that fails leaves no blob.
+    fn receive(&self, options: &WriteOptions, bytes: &mut dyn Read) -> Result<(Body, [u8; 32])> {
+        let mut bytes = Checked::new(bytes, options.digest);
+        let body = match options.at {
+            WriteAt::Whole => self.blobs().put_reader(&mut bytes).map(|(id, len)| match len {
+                0 => Body::Whole(Content::Empty, 0),
+                _ => Body::Whole(Content::Blob(id, len), len),
+            }),
+            WriteAt::End | WriteAt::Offset(_) => self.receive_pieces(&mut bytes).map(Body::Pieces),
         };
-        Ok(Body::Whole(Content::Blob(id, bytes.count), bytes.count))
-    }
-
-    /// A large body goes through a file without a name, since its hash is known at its end only.
-    fn spool(&self, mut piece: Vec<u8>, bytes: &mut Hashed<'_>) -> Result<BlobId> {
-        let shared = self.session.shared();
-        let name = format!("upload-{:032x}", shared.ports.ids.next_ulid());
-        let mut file = unnamed_file(&shared.config.temp().join(name))?;
-        let failed = |e| Error::io("spool an upload", e);
-        while !piece.is_empty() {
-            file.write_all(&piece).map_err(failed)?;
-            bytes.fill(&mut piece, limits::MAX_IO_BYTES)?;
+        match bytes.failure {
+            Some(error) => Err(error),
+            None => Ok((body?, *bytes.hasher.finalize().as_bytes())),
         }
-        file.seek(SeekFrom::Start(0)).map_err(failed)?;
-        self.blobs().put_file(&file, bytes.count)
     }
 
-    fn receive_pieces(&self, bytes: &mut Hashed<'_>) -> Result<Body> {
+    fn receive_pieces(&self, bytes: &mut Checked<'_>) -> Result<Vec<(Source, u64)>> {
         let (mut pieces, mut piece) = (Vec::new(), Vec::new());
         loop {
-            bytes.fill(&mut piece, limits::MAX_IO_BYTES)?;
+            piece.clear();
+            let read = bytes.by_ref().take(limits::MAX_IO_BYTES as u64).read_to_end(&mut piece);
+            read.map_err(|e| Error::io("read the bytes to write", e))?;
             if piece.is_empty() {
-                return Ok(Body::Pieces(pieces));
+                return Ok(pieces);
             }
             pieces.push((append(self.blobs(), &piece)?, piece.len() as u64));
         }
@@ -169,7 +149,13 @@ impl PutFile<'_> {
         }
     }
 
-    fn put_pieces(&self, work: &mut Work<'_, '_, '_, '_>, ino: Ino, size: u64, pieces: &[(Source, u64)]) -> Result<()> {
+    fn put_pieces(
+        &self,
+        work: &mut Work<'_, '_, '_, '_>,
+        ino: Ino,
+        size: u64,
+        pieces: &[(Source, u64)],
+    ) -> Result<()> {
         let mut offset = if let WriteAt::Offset(offset) = self.at { offset } else { size };
         for (source, len) in pieces {
             work.run(|c| c.tree.plan_write(ino, offset, *len, *source, c.now_ns).map(Some))?;
@@ -185,36 +171,50 @@ pub(super) fn replace(work: &mut Work<'_, '_, '_, '_>, ino: Ino, content: &Conte
     work.run(|c| c.tree.plan_replace(ino, size, content.clone(), c.now_ns).map(Some))
 }
 
-fn unnamed_file(path: &std::path::Path) -> Result<File> {
-    let failed = |e| Error::io("make a spool file", e);
-    let file = OpenOptions::new().read(true).write(true).create_new(true).open(path).map_err(failed)?;
-    // Nothing is left of it whatever happens from here on.
-    std::fs::remove_file(path).map_err(failed)?;
-    Ok(file)
-}
-
-/// A stream that is hashed and counted.
-struct Hashed<'a> {
+/// A stream that is hashed and measured as it is read. It fails at its end when it has another digest than it should have,
+/// so that whoever stores it drops it.
+struct Checked<'a> {
     bytes: &'a mut dyn Read,
+    want: Option<[u8; 32]>,
     hasher: blake3::Hasher,
     count: u64,
+    /// Why it failed, in full: an `io::Error` on its way through the store would lose it.
+    failure: Option<Error>,
 }
 
-impl Hashed<'_> {
-    /// Replaces `piece` by the next `most` bytes; fewer only at the end.
-    fn fill(&mut self, piece: &mut Vec<u8>, most: usize) -> Result<()> {
-        piece.clear();
-        let read = (&mut *self.bytes).take(most as u64).read_to_end(piece);
-        read.map_err(|e| match e.downcast::<Error>() {
-            // The surface's own word on why its stream ended (a limit, a digest, a client that left).
-            Ok(error) => error,
-            Err(e) => Error::io("read the bytes to write", e),
-        })?;
-        self.hasher.update(piece);
-        self.count += piece.len() as u64;
+impl<'a> Checked<'a> {
+    fn new(bytes: &'a mut dyn Read, want: Option<[u8; 32]>) -> Self {
+        Self { bytes, want, hasher: blake3::Hasher::new(), count: 0, failure: None }
+    }
+
+    fn fail(&mut self, error: Error) -> std::io::Error {
+        self.failure = Some(error);
+        std::io::Error::other("the stream failed")
+    }
+}
+
+impl Read for Checked<'_> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let read = match self.bytes.read(out) {
+            Ok(read) => read,
+            Err(e) if e.kind() == ErrorKind::Interrupted => return Err(e),
+            Err(e) => {
+                // The surface's own word on why its stream ended (a limit, a client that left), if it has one.
+                let error = e.downcast::<Error>().unwrap_or_else(|e| Error::io("read the bytes to write", e));
+                return Err(self.fail(error));
+            }
+        };
+        self.hasher.update(&out[..read]);
+        self.count += read as u64;
         if self.count > limits::MAX_FILE_BYTES {
-            return Err(Error::new(Reason::FileTooLarge, format!("a file has at most {} bytes", limits::MAX_FILE_BYTES)));
+            let message = format!("a file has at most {} bytes", limits::MAX_FILE_BYTES);
+            return Err(self.fail(Error::new(Reason::FileTooLarge, message)));
         }
-        Ok(())
+        let at_end = read == 0 && !out.is_empty();
+        if at_end && self.want.is_some_and(|want| want != *self.hasher.finalize().as_bytes()) {
+            let message = "the bytes that came do not have the digest that was sent";
+            return Err(self.fail(Error::new(Reason::DigestMismatch, message)));
+        }
+        Ok(read)
     }
 }

@@ -1,4 +1,7 @@
 //! The engine as a whole, on a simulated journal.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod lifecycle;
+mod model;
+mod paths;
 mod rig;

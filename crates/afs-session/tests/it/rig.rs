@@ -7,12 +7,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use tempfile::TempDir;
 
-/// Time that moves only when told, by one microsecond a look.
-pub(crate) struct TestClock(AtomicI64);
+/// Time that moves by one microsecond a look, or stands still when told to.
+pub(crate) struct TestClock {
+    now_ns: AtomicI64,
+    step_ns: AtomicI64,
+}
+
+impl TestClock {
+    pub(crate) fn stop_at(&self, now_ns: i64) {
+        self.now_ns.store(now_ns, Ordering::Relaxed);
+        self.step_ns.store(0, Ordering::Relaxed);
+    }
+    pub(crate) fn stopped(&self) -> i64 {
+        self.now_ns.load(Ordering::Relaxed)
+    }
+}
 
 impl Clock for TestClock {
     fn now_ns(&self) -> i64 {
-        self.0.fetch_add(1_000, Ordering::Relaxed)
+        self.now_ns.fetch_add(self.step_ns.load(Ordering::Relaxed), Ordering::Relaxed)
     }
 }
 
@@ -28,17 +41,29 @@ impl Rng for TestRng {
     }
 }
 
+/// Closes a journal, so that its last group is on disk before the directory goes.
+struct Ends(Arc<SimJournal>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        // Fails after a crash or a stop, when there is nothing to close.
+        let _ = self.0.close();
+    }
+}
+
 pub(crate) struct Rig {
+    _ends: Ends,
     pub(crate) dir: Arc<TempDir>,
     pub(crate) journal: Arc<SimJournal>,
     pub(crate) engine: Arc<Engine>,
-    clock: Arc<TestClock>,
+    pub(crate) clock: Arc<TestClock>,
 }
 
 impl Rig {
     pub(crate) fn new() -> Self {
         let dir = Arc::new(TempDir::new().unwrap());
-        let clock = Arc::new(TestClock(AtomicI64::new(1_700_000_000_000_000_000)));
+        let start = AtomicI64::new(1_700_000_000_000_000_000);
+        let clock = Arc::new(TestClock { now_ns: start, step_ns: AtomicI64::new(1_000) });
         Self::open(dir, SimJournal::new().unwrap(), clock)
     }
 
@@ -49,7 +74,8 @@ impl Rig {
         let ids = Arc::new(UlidGen::new(clock.clone(), &*rng, 1));
         let config = EngineConfig { fold_records: 8, ..EngineConfig::new(dir.path().join("engine")) };
         let ports = Ports { journal: port, blobs, clock: clock.clone(), rng, ids };
-        Self { engine: Engine::open(config, ports).unwrap(), dir, journal, clock }
+        let _ends = Ends(journal.clone());
+        Self { _ends, engine: Engine::open(config, ports).unwrap(), dir, journal, clock }
     }
 
     /// The power goes: what was not durable may be lost, as `seed` says; then the same directory is opened again.

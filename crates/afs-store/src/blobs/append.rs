@@ -175,9 +175,8 @@ impl AppendFiles {
                 continue;
             }
             let written = file.file.write_all_at(bytes, offset);
-            written.map_err(|e| {
-                Error::io(format_args!("append to {}", self.path(file.number).display()), e)
-            })?;
+            written
+                .map_err(|e| Error::io(format_args!("append to {}", self.path(file.number).display()), e))?;
             self.count(len);
             // After the bytes: a flush that clears this flag syncs what was written before it was set.
             if !file.dirty.swap(true, Ordering::SeqCst) {
@@ -209,9 +208,9 @@ impl AppendFiles {
         let dirty = std::mem::take(&mut *self.dirty.lock());
         for file in dirty {
             file.dirty.store(false, Ordering::SeqCst);
-            file.file.sync_data().map_err(|e| {
-                Error::io(format_args!("sync {}", self.path(file.number).display()), e)
-            })?;
+            file.file
+                .sync_data()
+                .map_err(|e| Error::io(format_args!("sync {}", self.path(file.number).display()), e))?;
         }
         if self.new_names.swap(false, Ordering::SeqCst) {
             sync_dir(&self.dir)?;
@@ -265,6 +264,7 @@ pub(super) fn damaged(path: &Path, id: Option<&BlobId>, what: &str) -> Error {
             .with("blob", id.to_hex()),
         None => Error::new(Reason::Corrupt, format!("{file}: {what}")),
     };
-    let next = format!("restore {file} from a backup, then run `aether doctor`; other files are not affected");
+    let next =
+        format!("restore {file} from a backup, then run `aether doctor`; other files are not affected");
     error.with("file", file).next(next)
 }

@@ -23,6 +23,7 @@ mod pending;
 mod raw;
 mod rebuild;
 mod record;
+mod state;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -30,18 +31,19 @@ mod writer;
 pub use rebuild::{Damage, Rebuilt, rebuild_index};
 pub use writer::PackWriter;
 
-use crate::journal::{Batch, Journal, Space};
+use crate::journal::{Journal, Space};
 use crate::space::DiskReserve;
 use afs_types::{BlobId, Error, Reason, Result, limits};
 use append::{AppendFiles, Kind, Numbers, damaged, sync_dir};
 use bytes::Bytes;
-use flush::{Core, NEXT, TOTALS, Totals};
+use flush::{Core, TOTALS, Totals};
 use location::{Location, Packed};
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use pending::{ById, Claim, Claimed, Pending};
 use raw::{NewRaw, RawStore};
 use record::Header;
+use state::{check_state, make_dir, meta, recorded_next};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -49,10 +51,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use writer::WriterPack;
 
-/// Key of the check that the tenant key is the one the store was made with, in `Space::Meta`.
-const KEY_CHECK: &[u8] = b"blobs.key";
-/// Key that is there while an index is being rebuilt, in `Space::Meta`.
-const REBUILDING: &[u8] = b"blobs.rebuilding";
 /// A raw file of this length is synced by who wrote it.
 const SYNC_BY_WRITER: u64 = 8 << 20;
 /// Most raw files without a durable name, each with an open descriptor.
@@ -159,7 +157,8 @@ impl BlobStore {
         let (packs, logs) = (make_dir(dir, "packs")?, make_dir(dir, "log")?);
         let raw = RawStore::open(dir, tenant_key)?;
         sync_dir(dir)?;
-        let (old_packs, old_logs) = (AppendFiles::list(&packs, Kind::Pack)?, AppendFiles::list(&logs, Kind::Log)?);
+        let (old_packs, old_logs) =
+            (AppendFiles::list(&packs, Kind::Pack)?, AppendFiles::list(&logs, Kind::Log)?);
         let recorded = recorded_next(&*journal)?;
         let found = old_packs.iter().chain(&old_logs).map(|(number, _)| number + 1).max().unwrap_or(1);
         let numbers = Arc::new(Numbers::new(recorded, found));
@@ -406,7 +405,7 @@ impl BlobStore {
 
     fn store_raw(&self, claim: Claim<'_>, raw: Arc<NewRaw>) -> Result<()> {
         if raw.open.shape.len >= SYNC_BY_WRITER {
-            raw.sync()?;
+            raw.sync().inspect_err(|_| raw.discard())?;
         }
         let waiting = {
             let mut raws = self.core.raws.lock();
@@ -445,14 +444,16 @@ impl BlobStore {
     /// Reads a record, decodes it and checks everything.
     fn decode(&self, id: &BlobId, at: &Packed, owner: Option<&WriterPack>) -> Result<Vec<u8>> {
         let path = || self.core.packs.path(at.pack);
-        let wrong = |what: &str| damaged(&path(), Some(id), &format!("record at offset {}: {what}", at.offset));
+        let wrong =
+            |what: &str| damaged(&path(), Some(id), &format!("record at offset {}: {what}", at.offset));
         let record = match owner.and_then(|pack| pack.buffered(at)) {
             Some(record) => record,
             None => {
                 let mut record = vec![0; (at.end() - at.offset) as usize];
-                self.core.packs.read(at.pack, at.offset, &mut record).map_err(|e| {
-                    if e.reason == Reason::Corrupt { wrong(e.message()) } else { e }
-                })?;
+                self.core
+                    .packs
+                    .read(at.pack, at.offset, &mut record)
+                    .map_err(|e| if e.reason == Reason::Corrupt { wrong(e.message()) } else { e })?;
                 record
             }
         };
@@ -505,55 +506,4 @@ fn missing(id: &BlobId) -> Error {
 fn slice(bytes: &Bytes, offset: u64, len: usize) -> Bytes {
     let from = offset.min(bytes.len() as u64) as usize;
     bytes.slice(from..from + len.min(bytes.len() - from))
-}
-
-fn make_dir(dir: &Path, name: &str) -> Result<PathBuf> {
-    let path = dir.join(name);
-    std::fs::create_dir_all(&path).map_err(|e| Error::io(format_args!("create {}", path.display()), e))?;
-    Ok(path)
-}
-
-/// A decoded value of `Space::Meta`; damage is never a default.
-fn meta<T>(journal: &dyn Journal, key: &[u8], decode: impl FnOnce(&[u8]) -> Option<T>) -> Result<Option<T>> {
-    let Some(value) = journal.get(Space::Meta, key)? else { return Ok(None) };
-    let damaged = || {
-        let key = String::from_utf8_lossy(key);
-        Error::new(Reason::Corrupt, format!("the journal's value of {key} is damaged"))
-            .next("stop the server and rebuild the index of blobs with `aether doctor`")
-    };
-    decode(&value).map(Some).ok_or_else(damaged)
-}
-
-/// The next file number the journal knows of.
-fn recorded_next(journal: &dyn Journal) -> Result<u32> {
-    let decode = |value: &[u8]| value.try_into().ok().map(u32::from_le_bytes);
-    Ok(meta(journal, NEXT, decode)?.unwrap_or(1))
-}
-
-fn key_check(key: &[u8; 32]) -> Vec<u8> {
-    blake3::keyed_hash(key, b"aetherfs blob store key check").as_bytes()[..16].to_vec()
-}
-
-/// Refuses a store of another key, and one whose index is incomplete. Notes the key in a new store.
-fn check_state(dir: &Path, key: &[u8; 32], journal: &dyn Journal) -> Result<()> {
-    if journal.get(Space::Meta, REBUILDING)?.is_some() {
-        return Err(Error::new(
-            Reason::Corrupt,
-            format!("rebuilding the index of blobs in {} was interrupted", dir.display()),
-        )
-        .next("rebuild it again with `aether doctor`"));
-    }
-    match journal.get(Space::Meta, KEY_CHECK)? {
-        Some(check) if check == key_check(key) => Ok(()),
-        Some(_) => Err(Error::new(
-            Reason::Corrupt,
-            format!("{} was made with another tenant key: no blob would be found", dir.display()),
-        )
-        .next("start with the tenant key this directory was made with; restore the key file from a backup")),
-        None => {
-            let mut batch = Batch::new();
-            batch.put(Space::Meta, KEY_CHECK, key_check(key));
-            journal.submit(batch).map(drop)
-        }
-    }
 }

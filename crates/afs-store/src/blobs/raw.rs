@@ -313,7 +313,8 @@ impl RawStore {
 
     fn check_len(&self, id: &BlobId, shape: &RawShape, file: &File) -> Result<()> {
         let path = self.path(id);
-        let len = file.metadata().map_err(|e| Error::io(format_args!("look at {}", path.display()), e))?.len();
+        let len =
+            file.metadata().map_err(|e| Error::io(format_args!("look at {}", path.display()), e))?.len();
         if len != shape.len {
             return Err(damaged(&path, Some(id), &format!("{len} bytes long instead of {}", shape.len)));
         }

@@ -10,7 +10,7 @@ use super::flush::{NEXT, TOTALS, Totals};
 use super::location::{Location, Packed};
 use super::raw::RawStore;
 use super::record::{Codec, HEADER, Header, MAGIC};
-use super::{KEY_CHECK, REBUILDING, key_check, make_dir, recorded_next};
+use super::state::{KEY_CHECK, REBUILDING, key_check, make_dir, recorded_next};
 use crate::journal::{Batch, Journal, Space};
 use afs_types::{BlobId, Error, Reason, Result};
 use std::collections::HashSet;
@@ -69,7 +69,8 @@ pub fn rebuild_index(dir: &Path, tenant_key: [u8; 32], journal: &dyn Journal) ->
     let logs = AppendFiles::list(&make_dir(dir, "log")?, Kind::Log)?;
     let next = logs.iter().map(|(number, _)| number + 1).max().unwrap_or(1).max(next);
     // A damaged value is replaced: that is what rebuilding is for.
-    let recorded = recorded_next(journal).or_else(|e| if e.reason == Reason::Corrupt { Ok(1) } else { Err(e) });
+    let recorded =
+        recorded_next(journal).or_else(|e| if e.reason == Reason::Corrupt { Ok(1) } else { Err(e) });
     work.finish(next.max(recorded?))
 }
 
@@ -91,7 +92,8 @@ impl Rebuild<'_> {
         for (number, _) in AppendFiles::list(dir, Kind::Pack)? {
             let path = dir.join(format!("{number:010}.pack"));
             // 256 MiB at most, and rebuilding is rare: simpler than a window.
-            let bytes = std::fs::read(&path).map_err(|e| Error::io(format_args!("read {}", path.display()), e))?;
+            let bytes =
+                std::fs::read(&path).map_err(|e| Error::io(format_args!("read {}", path.display()), e))?;
             self.pack(number, &path, &bytes)?;
             self.found.packs += 1;
             next = number + 1;

@@ -51,14 +51,11 @@ impl Header {
         let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let mut id = [0; 32];
         id.copy_from_slice(&bytes[16..48]);
-        let header = Self {
-            id: BlobId(id),
-            plain_len: number(8),
-            stored_len: number(12),
-            zstd: bytes[5] == ZSTD,
-        };
+        let header =
+            Self { id: BlobId(id), plain_len: number(8), stored_len: number(12), zstd: bytes[5] == ZSTD };
         // A length from disk never decides how much memory is taken.
-        let sane = u64::from(header.plain_len) < limits::PACK_BLOB_BYTES && header.stored_len <= header.plain_len;
+        let sane =
+            u64::from(header.plain_len) < limits::PACK_BLOB_BYTES && header.stored_len <= header.plain_len;
         sane.then_some(header)
     }
 
@@ -101,12 +98,7 @@ impl Codec {
         let packed = self.compressor.compress_to_buffer(plain, &mut self.scratch)?;
         let zstd = packed < worth;
         let stored = if zstd { &self.scratch[..packed] } else { plain };
-        let header = Header {
-            id: *id,
-            plain_len: plain.len() as u32,
-            stored_len: stored.len() as u32,
-            zstd,
-        };
+        let header = Header { id: *id, plain_len: plain.len() as u32, stored_len: stored.len() as u32, zstd };
         out.extend_from_slice(&header.encode());
         out.extend_from_slice(stored);
         Ok(header)

@@ -1,6 +1,8 @@
 //! The blob store over the simulated journal: what is put is read back, also after crashes; damage is seen and named.
 
+use super::state::REBUILDING;
 use super::*;
+use crate::journal::Batch;
 use crate::sim::{SimJournal, mix};
 use std::collections::BTreeMap;
 use std::sync::Barrier;
@@ -8,9 +10,10 @@ use std::sync::Barrier;
 const KEY: [u8; 32] = [42; 32];
 
 struct Bench {
-    dir: tempfile::TempDir,
-    journal: Arc<SimJournal>,
     store: Arc<BlobStore>,
+    journal: Arc<SimJournal>,
+    /// Last: dropping the journal commits what is queued, and that needs the directory.
+    dir: tempfile::TempDir,
 }
 
 fn options() -> BlobOptions {
@@ -77,7 +80,8 @@ fn what_is_put_is_read_back_before_and_after_a_restart() {
     let mut bench = Bench::new();
     let small = limits::PACK_BLOB_BYTES as usize;
     let sizes = [0, 1, 100, 4096, small - 1, small, small + 1, 1 << 20, (3 << 20) + 5];
-    let blobs: Vec<_> = sizes.iter().enumerate().flat_map(|(i, n)| [text(i as u64, *n), noise(i as u64, *n)]).collect();
+    let blobs: Vec<_> =
+        sizes.iter().enumerate().flat_map(|(i, n)| [text(i as u64, *n), noise(i as u64, *n)]).collect();
     let ids: Vec<_> = blobs.iter().map(|b| bench.store.put(b).unwrap()).collect();
     for round in 0..3 {
         for (id, bytes) in ids.iter().zip(&blobs) {
@@ -362,7 +366,10 @@ fn every_flipped_bit_is_seen_and_named() {
             let path = bench.store.raw_file(&id).unwrap().unwrap();
             flip(&path, at);
             let error = bench.store.read(&id, at, 1).unwrap_err();
-            assert!(error.reason == Reason::Corrupt && error.message().contains(path.to_str().unwrap()), "{error:?}");
+            assert!(
+                error.reason == Reason::Corrupt && error.message().contains(path.to_str().unwrap()),
+                "{error:?}"
+            );
             assert!(bench.read(&id).is_err() && bench.store.verify(&id).is_err());
             if len > 1 << 20 && at > 1 << 20 {
                 bench.store.read(&id, 0, 1000).unwrap();
@@ -385,7 +392,10 @@ fn missing_and_cut_files_are_named() {
     let mut bench = bench.restart();
     let check = |bench: &Bench, id: &BlobId, path: &Path| {
         let error = bench.read(id).unwrap_err();
-        assert!(error.reason == Reason::Corrupt && error.message().contains(path.to_str().unwrap()), "{error:?}");
+        assert!(
+            error.reason == Reason::Corrupt && error.message().contains(path.to_str().unwrap()),
+            "{error:?}"
+        );
         assert!(error.metadata().iter().any(|(k, v)| *k == "blob" && *v == id.to_hex()), "{error:?}");
         assert!(error.next_step().contains("backup"));
     };
@@ -453,7 +463,10 @@ fn a_rebuild_goes_on_behind_damage() {
     let rebuilt = rebuild_index(bench.dir.path(), KEY, &*journal).unwrap();
     assert_eq!(rebuilt.blobs, 7);
     let places: Vec<_> = rebuilt.damaged.iter().map(|d| (d.file.clone(), d.offset)).collect();
-    assert_eq!(places, [(pack.clone(), 16), (pack.clone(), 16 + 3 * 1056), (pack, 16 + 9 * 1056), (raw_path, 0)]);
+    assert_eq!(
+        places,
+        [(pack.clone(), 16), (pack.clone(), 16 + 3 * 1056), (pack, 16 + 9 * 1056), (raw_path, 0)]
+    );
     let bench = Bench::on(bench.dir, journal);
     for (i, id) in ids.iter().enumerate() {
         assert_eq!(bench.store.contains(id).unwrap(), ![0, 3, 9].contains(&i));

@@ -41,6 +41,8 @@ struct State {
     fresh: VecDeque<(BlobId, Packed)>,
     /// How many have left `fresh`.
     taken: u64,
+    /// A sync failed. A later one may succeed and lie, so nothing of this pack is handed over any more.
+    broken: bool,
 }
 
 impl WriterPack {
@@ -51,6 +53,7 @@ impl WriterPack {
 
     fn add(&self, codec: &mut Codec, id: &BlobId, plain: &[u8]) -> Result<Packed> {
         let mut state = self.state.lock();
+        self.check(&state)?;
         if state.buffer.len() >= BUFFER {
             self.write_out(&mut state)?;
         }
@@ -61,6 +64,13 @@ impl WriterPack {
         let at = Packed { pack: self.number, offset, stored_len, plain_len };
         state.fresh.push_back((*id, at));
         Ok(at)
+    }
+
+    fn check(&self, state: &State) -> Result<()> {
+        if state.broken {
+            return Err(Error::new(Reason::Io, format!("pack {} could not be synced", self.number)));
+        }
+        Ok(())
     }
 
     fn write_out(&self, state: &mut State) -> Result<()> {
@@ -75,6 +85,7 @@ impl WriterPack {
     /// Makes sure that the record is in the file, so that a sync of the file covers it.
     pub(super) fn ensure(&self, end: u64) -> Result<()> {
         let mut state = self.state.lock();
+        self.check(&state)?;
         if end > state.written {
             self.write_out(&mut state)?;
         }
@@ -96,9 +107,13 @@ impl WriterPack {
 
     /// Syncs what has been written and hands the entries that this covers to `sink`. The sink is called under the lock: an
     /// entry is always in `fresh` or in the sink.
-    pub(super) fn sync(&self, sink: impl FnOnce(std::collections::vec_deque::Drain<'_, (BlobId, Packed)>)) -> Result<()> {
+    pub(super) fn sync(
+        &self,
+        sink: impl FnOnce(std::collections::vec_deque::Drain<'_, (BlobId, Packed)>),
+    ) -> Result<()> {
         let upto = {
             let state = self.state.lock();
+            self.check(&state)?;
             let covered = state.fresh.partition_point(|(_, at)| at.end() <= state.written);
             if covered == 0 {
                 return Ok(());
@@ -106,23 +121,26 @@ impl WriterPack {
             state.taken + covered as u64
         };
         let synced = self.file.sync_data();
-        synced.map_err(|e| Error::io(format_args!("sync pack {}", self.number), e))?;
         let mut state = self.state.lock();
+        state.broken |= synced.is_err();
+        synced.map_err(|e| Error::io(format_args!("sync pack {}", self.number), e))?;
+        self.check(&state)?;
         let left = upto.saturating_sub(state.taken) as usize;
         state.taken += left as u64;
         sink(state.fresh.drain(..left));
         Ok(())
     }
 
-    /// Gives up what could not be written; returns those blobs.
-    fn abandon(&self) -> Vec<BlobId> {
+    /// Gives up what cannot become durable; returns those blobs, and whether the pack can be used further.
+    fn abandon(&self) -> (Vec<BlobId>, bool) {
         let mut state = self.state.lock();
-        if self.write_out(&mut state).is_ok() {
-            return Vec::new();
+        if !state.broken && self.write_out(&mut state).is_ok() {
+            return (Vec::new(), true);
         }
         state.buffer.clear();
-        let kept = state.fresh.partition_point(|(_, at)| at.end() <= state.written);
-        state.fresh.split_off(kept).into_iter().map(|(id, _)| id).collect()
+        let written = if state.broken { 0 } else { state.written };
+        let kept = state.fresh.partition_point(|(_, at)| at.end() <= written);
+        (state.fresh.split_off(kept).into_iter().map(|(id, _)| id).collect(), !state.broken)
     }
 }
 
@@ -242,10 +260,13 @@ impl PackWriter {
 impl Drop for PackWriter {
     fn drop(&mut self) {
         if let Some(pack) = self.pack.take() {
-            for id in pack.abandon() {
+            let (lost, usable) = pack.abandon();
+            for id in lost {
                 self.store.core.pending.forget(&id);
             }
-            self.store.idle_packs.lock().push(pack);
+            if usable {
+                self.store.idle_packs.lock().push(pack);
+            }
         }
     }
 }

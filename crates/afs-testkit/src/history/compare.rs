@@ -6,6 +6,9 @@ use crate::model::{Body, ROOT};
 use afs_types::{Reason, Result, limits};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Files up to this size are always compared whole.
+const SMALL_BYTES: u64 = 16_384;
+
 /// Which inode number each node of the model has: one to one, for ever.
 #[derive(Default)]
 pub(super) struct Numbers {
@@ -90,13 +93,13 @@ impl<S: Subject> Run<'_, S> {
     }
 
     /// Compares the trees of all sessions.
-    pub(super) fn compare_all(&mut self) -> Result<(), Difference> {
+    pub(super) fn compare_all(&mut self, every_byte: bool) -> Result<(), Difference> {
         let sessions: Vec<SessionNo> = self.world.sessions.keys().copied().collect();
-        sessions.into_iter().try_for_each(|session| self.compare_tree(session))
+        sessions.into_iter().try_for_each(|session| self.compare_tree(session, every_byte))
     }
 
     /// Compares the whole tree of a session, and what is open in it without a name.
-    pub(super) fn compare_tree(&mut self, session: SessionNo) -> Result<(), Difference> {
+    pub(super) fn compare_tree(&mut self, session: SessionNo, every_byte: bool) -> Result<(), Difference> {
         self.stats.trees += 1;
         let mut seen = BTreeSet::new();
         let mut left = vec![ROOT];
@@ -105,14 +108,20 @@ impl<S: Subject> Run<'_, S> {
         }
         while let Some(node) = left.pop() {
             if seen.insert(node) {
-                left.extend(self.compare_node(session, node)?);
+                left.extend(self.compare_node(session, node, every_byte)?);
             }
         }
+        self.look = None;
         Ok(())
     }
 
     /// Compares a node; returns what is in it.
-    fn compare_node(&mut self, session: SessionNo, node: Node) -> Result<Vec<Node>, Difference> {
+    fn compare_node(
+        &mut self,
+        session: SessionNo,
+        node: Node,
+        every_byte: bool,
+    ) -> Result<Vec<Node>, Difference> {
         self.look(session, Call::GetAttr { node })?;
         self.look(session, Call::ListXattr { node })?;
         let found = self.world.sessions.get(&session).and_then(|model| model.nodes().get(&node));
@@ -130,8 +139,8 @@ impl<S: Subject> Run<'_, S> {
         if is_link {
             self.look(session, Call::ReadLink { node })?;
         }
-        for offset in (0..size).step_by(limits::MAX_IO_BYTES) {
-            self.look(session, Call::Read { node, offset: offset as u64, len: limits::MAX_IO_BYTES })?;
+        for (offset, len) in self.stretches(size as u64, every_byte) {
+            self.look(session, Call::Read { node, offset, len })?;
         }
         if !is_dir {
             return Ok(Vec::new());
@@ -141,6 +150,15 @@ impl<S: Subject> Run<'_, S> {
             self.look(session, Call::Lookup { dir: node, name: name.clone() })?;
         }
         Ok(entries.into_values().collect())
+    }
+
+    /// What to read of a file: all, or of a large one the end and something in between.
+    fn stretches(&mut self, size: u64, every_byte: bool) -> Vec<(u64, usize)> {
+        if every_byte || size <= SMALL_BYTES {
+            return (0..size).step_by(limits::MAX_IO_BYTES).map(|from| (from, limits::MAX_IO_BYTES)).collect();
+        }
+        let stretch = SMALL_BYTES as usize / 2;
+        vec![(self.looks.below(size), stretch), (size - stretch as u64 / 2, stretch)]
     }
 
     /// Compares a listing.
@@ -155,16 +173,15 @@ impl<S: Subject> Run<'_, S> {
 
     fn look(&mut self, session: SessionNo, call: Call) -> Result<(), Difference> {
         self.stats.looks += 1;
-        let after = self.what.split(", seen by ").next().unwrap_or_default().to_owned();
         let want = self.world.call(session, &call);
         let Some(translated) = self.numbers.subject(&call) else {
-            self.what = format!("{after}, seen by session {session} {call:?}");
+            self.look = Some((session, call));
             return differ(show(&want), "a node that no listing shows".into());
         };
         let got = self.subject.call(session, &translated);
-        self.numbers.same(want, got, self.features.clock).inspect_err(|_| {
-            self.what = format!("{after}, seen by session {session} {call:?}");
-        })
+        let same = self.numbers.same(want, got, self.features.clock);
+        self.look = same.is_err().then_some((session, call));
+        same
     }
 }
 

@@ -12,7 +12,7 @@ const MAX_SESSIONS: usize = 6;
 const MAX_CHECKPOINTS: usize = 12;
 /// From so many nodes on, more is removed than made.
 const MANY_NODES: usize = 110;
-const MAX_SIZE: u64 = 400_000;
+const MAX_SIZE: u64 = 300_000;
 
 /// The next steps; mostly one.
 pub(super) fn steps(world: &World, features: Features, dice: &mut Dice) -> Vec<Step> {
@@ -35,6 +35,7 @@ pub(super) fn steps(world: &World, features: Features, dice: &mut Dice) -> Vec<S
         85..100 if sessions.len() > 3 => vec![Step::Delete { session }],
         100..125 => vec![Step::Evict { session }],
         125..130 => vec![Step::Restart { crash: dice.one_in(2) }],
+        130 | 131 => fill_xattrs(session, Chooser { model, dice, features }.any()),
         _ => {
             let call = Chooser { model, dice, features }.call();
             vec![Step::Call { session, call }]
@@ -47,6 +48,16 @@ fn restore(session: SessionNo, checkpoint: u32, model: &Model) -> Vec<Step> {
     let times = |node: Node| std::iter::repeat_n(node, model.open_count(node) as usize);
     let closing = model.opens().flat_map(times).map(|node| Step::Call { session, call: Call::Release { node } });
     closing.chain([Step::Restore { session, checkpoint }]).collect()
+}
+
+/// Reaches the limit of all extended attributes of a node, and makes room again.
+fn fill_xattrs(session: SessionNo, node: Node) -> Vec<Step> {
+    let name = |n: u8| vec![b'u', b's', b'e', b'r', b'.', b'0' + n];
+    // The last one fits only if it takes the place of the one before.
+    let values = [(0, 65_000), (1, 65_000), (2, 65_000), (3, 65_000), (4, 2_200), (3, 64_990)];
+    let set = |(n, len): (u8, usize)| Call::SetXattr { node, name: name(n), value: vec![n; len], must: None };
+    let calls = values.map(set).into_iter().chain((0..5).map(|n| Call::RemoveXattr { node, name: name(n) }));
+    calls.map(|call| Step::Call { session, call }).collect()
 }
 
 struct Chooser<'a> {
@@ -188,7 +199,7 @@ impl Chooser<'_> {
             _ => {
                 let len = match self.dice.below(40) {
                     0 => limits::MAX_XATTR_VALUE_BYTES as u64 + 1,
-                    1..4 => limits::MAX_XATTR_VALUE_BYTES as u64 - self.dice.below(2),
+                    1 => limits::MAX_XATTR_VALUE_BYTES as u64,
                     _ => self.dice.below(200),
                 };
                 let must = [None, None, Some(true), Some(false)][self.dice.below(4) as usize];
@@ -224,7 +235,8 @@ impl Chooser<'_> {
         match self.dice.below(12) {
             0..3 => Call::Resolve { path, follow: self.dice.one_in(2) },
             3..6 if !crowded => {
-                let len = self.dice.below(if self.dice.one_in(12) { MAX_SIZE } else { 3_000 });
+                let most = if self.dice.one_in(12) { MAX_SIZE } else { 3_000 };
+                let len = self.dice.below(most);
                 Call::WriteAt { path, bytes: self.dice.bytes(len as usize), parents: self.dice.one_in(3) }
             }
             6..8 if !crowded => Call::MakeDirAt { path, parents: self.dice.one_in(2) },
@@ -269,7 +281,7 @@ impl Chooser<'_> {
     }
     fn node_that(&mut self, fits: impl Fn(&FileNode) -> bool) -> Node {
         let wild = self.dice.one_in(12);
-        if self.dice.one_in(40)
+        if self.dice.one_in(25)
             && let Some(node) = self.dice.pick(self.model.dead())
         {
             return *node;

@@ -228,12 +228,12 @@ fn the_model_agrees_with_itself() {
         stats.add(&run(seed, 1_500, &mut Twin::new(Bug::Nothing)).unwrap());
     }
     // Everything was tried, with success and without.
-    let never_fails = ["Checkpoint", "Delete", "Evict", "Fork", "Restart", "Restore"];
+    let never_fails = ["Checkpoint", "Delete", "Evict", "Fork", "Release", "Restart", "Restore"];
     for (kind, (good, bad)) in &stats.calls {
         assert!(*good > 5, "{kind} succeeded {good} times");
-        assert!(*bad > 5 || never_fails.contains(&&kind[..]), "{kind} failed {bad} times");
+        assert!(*bad > 0 || never_fails.contains(&&kind[..]), "{kind} failed {bad} times");
     }
-    assert_eq!(stats.calls.len(), 28 + never_fails.len());
+    assert_eq!(stats.calls.len(), 27 + never_fails.len());
     let reasons = [
         "ALREADY_EXISTS",
         "FILE_TOO_LARGE",

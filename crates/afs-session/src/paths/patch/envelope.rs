@@ -4,7 +4,7 @@
 //! compared exactly first, then without white space at their ends, then without any around them, then with typographic quotes and
 //! dashes as plain ones; context keeps the file's own spelling.
 
-use super::hunks::{Sign, shown};
+use super::hunks::{Budget, Sign, shown};
 use super::{Action, FilePatch, Kind, Moved, Text, patch_path};
 use afs_types::{Error, Reason, Result};
 
@@ -29,7 +29,8 @@ pub(crate) fn is_envelope(patch: &str) -> bool {
 
 /// Reads a patch.
 pub(crate) fn parse(patch: &str) -> Result<Vec<FilePatch>> {
-    let mut lines = patch.trim().lines().enumerate().map(|(n, l)| (n + 1, l)).collect::<Vec<_>>().into_iter().peekable();
+    let mut lines =
+        patch.trim().lines().enumerate().map(|(n, l)| (n + 1, l)).collect::<Vec<_>>().into_iter().peekable();
     if lines.next().is_none_or(|(_, l)| l.trim_end() != BEGIN) {
         return Err(invalid(1, &format!("want {BEGIN}")));
     }
@@ -49,7 +50,9 @@ pub(crate) fn parse(patch: &str) -> Result<Vec<FilePatch>> {
             let mut content = String::new();
             while let Some((_, l)) = lines.next_if(|(_, l)| !l.starts_with("*** ")) {
                 last += 1;
-                content.push_str(l.strip_prefix('+').ok_or_else(|| invalid(last, "lines of a new file start with +"))?);
+                content.push_str(
+                    l.strip_prefix('+').ok_or_else(|| invalid(last, "lines of a new file start with +"))?,
+                );
                 content.push('\n');
             }
             let kind = Kind::File { executable: false };
@@ -77,7 +80,8 @@ fn file(path: &str, action: Action) -> Result<FilePatch> {
 }
 
 fn invalid(line: usize, what: &str) -> Error {
-    Error::new(Reason::InvalidPatch, format!("line {line} of the patch: {what}")).with("line", line.to_string())
+    Error::new(Reason::InvalidPatch, format!("line {line} of the patch: {what}"))
+        .with("line", line.to_string())
 }
 
 type Lines<'a> = std::iter::Peekable<std::vec::IntoIter<(usize, &'a str)>>;
@@ -129,12 +133,13 @@ pub(crate) fn apply(old: &str, chunks: &[Chunk]) -> Result<String> {
     let crlf = lines.first().is_some_and(|l| l.ends_with("\r\n"));
     let end = if crlf { "\r\n" } else { "\n" };
     let (mut out, mut at) = (String::with_capacity(old.len()), 0);
+    let budget = Budget::new();
     for (n, chunk) in chunks.iter().enumerate() {
         let from = chunk.after.iter().try_fold(at, |from, text| {
-            let found = seek(&lines, &[text.as_str()], from, false);
+            let found = seek(&lines, &[text.as_str()], from, false, &budget);
             found.map(|place| place + 1).ok_or_else(|| conflict(&lines, n, text, from))
         })?;
-        let place = place_of(&lines, chunk, from).ok_or_else(|| {
+        let place = place_of(&lines, chunk, from, &budget).ok_or_else(|| {
             let first = chunk.lines.iter().find(|(s, l)| *s != Sign::New && !l.trim().is_empty());
             conflict(&lines, n, first.map_or("", |(_, l)| l), from)
         })?;
@@ -164,29 +169,33 @@ pub(crate) fn apply(old: &str, chunks: &[Chunk]) -> Result<String> {
 }
 
 /// Where a chunk's old lines are.
-fn place_of(lines: &[&str], chunk: &Chunk, from: usize) -> Option<usize> {
-    let old: Vec<&str> = chunk.lines.iter().filter(|(s, _)| *s != Sign::New).map(|(_, l)| l.as_str()).collect();
+fn place_of(lines: &[&str], chunk: &Chunk, from: usize, budget: &Budget) -> Option<usize> {
+    let old: Vec<&str> =
+        chunk.lines.iter().filter(|(s, _)| *s != Sign::New).map(|(_, l)| l.as_str()).collect();
     if old.is_empty() {
         return Some(if chunk.after.is_empty() || chunk.at_end { lines.len() } else { from });
     }
-    seek(lines, &old, from, chunk.at_end).or_else(|| {
+    seek(lines, &old, from, chunk.at_end, budget).or_else(|| {
         let (last, rest) = old.split_last()?;
         // The empty line that models write for the end of a file that ends in a line end.
-        let place = if last.is_empty() && !rest.is_empty() { seek(lines, rest, from, true) } else { None };
+        let place =
+            if last.is_empty() && !rest.is_empty() { seek(lines, rest, from, true, budget) } else { None };
         place.filter(|at| at + rest.len() == lines.len())
     })
 }
 
 /// The first place from `from` on where all of `want` is; at the end if that is asked for and it is there.
-fn seek(lines: &[&str], want: &[&str], from: usize, at_end: bool) -> Option<usize> {
+fn seek(lines: &[&str], want: &[&str], from: usize, at_end: bool, budget: &Budget) -> Option<usize> {
     let last = lines.len().checked_sub(want.len())?;
     let ways: [fn(&str) -> String; 4] =
         [|l| l.to_owned(), |l| l.trim_end().to_owned(), |l| l.trim().to_owned(), |l| plain(l.trim())];
     ways.into_iter().find_map(|way| {
         let want: Vec<String> = want.iter().map(|l| way(l)).collect();
-        let fits = |at: &usize| want.iter().zip(&lines[*at..]).all(|(w, have)| way(bare(have)) == *w);
+        let fits = |at: &usize| {
+            want.iter().zip(&lines[*at..]).all(|(w, have)| budget.spend() && way(bare(have)) == *w)
+        };
         let end = (at_end && last >= from).then_some(last);
-        end.into_iter().chain(from..=last).find(fits)
+        end.into_iter().chain(from..=last).take_while(|_| !budget.is_spent()).find(fits)
     })
 }
 
@@ -212,16 +221,20 @@ fn conflict(lines: &[&str], n: usize, want: &str, from: usize) -> Error {
     let near = super::super::edit::closest_line(&rest, want);
     let near = near.map(|(line, text)| (line + from, text));
     let error = |what: String| {
-        let message = format!("hunk {} does not fit: {} is not there after line {from}{what}", n + 1, shown(want.as_bytes()));
+        let message = format!(
+            "hunk {} does not fit: {} is not there after line {from}{what}",
+            n + 1,
+            shown(want.as_bytes())
+        );
         Error::new(Reason::PatchConflict, message).with("hunk", (n + 1).to_string())
     };
     match near {
         Some((line, text)) if text.trim() == want.trim() => {
-            error(format!("; it is at line {line}, but what follows there differs")).with("line", line.to_string())
+            error(format!("; it is at line {line}, but what follows there differs"))
+                .with("line", line.to_string())
         }
-        Some((line, text)) => {
-            error(format!("; the closest line is {line}: {}", shown(text.as_bytes()))).with("line", line.to_string())
-        }
+        Some((line, text)) => error(format!("; the closest line is {line}: {}", shown(text.as_bytes())))
+            .with("line", line.to_string()),
         None => error(String::new()).with("line", (from + 1).to_string()),
     }
 }

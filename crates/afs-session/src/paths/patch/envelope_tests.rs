@@ -3,7 +3,9 @@ use super::*;
 fn updates(body: &str) -> Vec<Chunk> {
     let patch = format!("*** Begin Patch\n*** Update File: f\n{body}*** End Patch");
     let files = parse(&patch).unwrap();
-    let [FilePatch { action: Action::Update { text: Text::Chunks(chunks), .. }, .. }] = &files[..] else { panic!() };
+    let [FilePatch { action: Action::Update { text: Text::Chunks(chunks), .. }, .. }] = &files[..] else {
+        panic!()
+    };
     chunks.clone()
 }
 
@@ -20,15 +22,25 @@ fn files() {
     assert_eq!(paths, ["/a/new.txt", "/old.txt", "/src/x.py"]);
     assert!(matches!(&files[0].action, Action::Create { content, .. } if content == b"one\n\n"));
     assert!(matches!(&files[1].action, Action::Delete { .. }));
-    let Action::Update { moved: Some(Moved::Renamed(to)), text: Text::Chunks(chunks), .. } = &files[2].action else { panic!() };
-    assert_eq!((to.to_text().as_str(), chunks[0].after.as_slice()), ("/src/y.py", &["def f():".to_owned()][..]));
+    let Action::Update { moved: Some(Moved::Renamed(to)), text: Text::Chunks(chunks), .. } = &files[2].action
+    else {
+        panic!()
+    };
+    assert_eq!(
+        (to.to_text().as_str(), chunks[0].after.as_slice()),
+        ("/src/y.py", &["def f():".to_owned()][..])
+    );
 }
 
 #[test]
 fn chunks_find_their_place() {
     check("a\nb\nc\n", "@@\n a\n-b\n+x\n c\n", "a\nx\nc\n");
     check("a\nb\n", "-b\n+x\n", "a\nx\n");
-    check("class A\n f\n x\nclass B\n f\n x\n", "@@ class B\n@@  f\n- x\n+ y\n", "class A\n f\n x\nclass B\n f\n y\n");
+    check(
+        "class A\n f\n x\nclass B\n f\n x\n",
+        "@@ class B\n@@  f\n- x\n+ y\n",
+        "class A\n f\n x\nclass B\n f\n y\n",
+    );
     check("x\ny\nx\n", "@@\n-x\n+1\n*** End of File\n", "x\ny\n1\n");
     check("a\n", "@@\n+end\n", "a\nend\n");
     check("a", "@@\n+end\n", "a\nend\n");
@@ -39,7 +51,11 @@ fn chunks_find_their_place() {
 #[test]
 fn white_space_and_typography_are_forgiven() {
     check("  a  \nb\n", "@@\n a\n-b\n+c\n", "  a  \nc\n");
-    check("say \u{201c}hi\u{201d} \u{2013} x\nb\n", "@@\n say \"hi\" - x\n-b\n", "say \u{201c}hi\u{201d} \u{2013} x\n");
+    check(
+        "say \u{201c}hi\u{201d} \u{2013} x\nb\n",
+        "@@\n say \"hi\" - x\n-b\n",
+        "say \u{201c}hi\u{201d} \u{2013} x\n",
+    );
     check("a\r\nb\r\n", "@@\n a\n-b\n+c\n", "a\r\nc\r\n");
     check("a\nb\n", "@@\n a\n-b\n+c\n\n", "a\nc\n");
 }

@@ -4,6 +4,7 @@
 //! equal, but for one thing: a hunk written with LF fits a text with CR LF, and what it adds gets CR LF then.
 
 use afs_types::{Error, Name, Reason, Result};
+use std::cell::Cell;
 
 /// What a line of a hunk is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,27 @@ impl Counts {
     }
 }
 
+/// Comparisons of lines that finding all places of one file may take (seconds); texts of equal lines would take for ever.
+const MAX_COMPARISONS: u64 = 500_000_000;
+
+/// What is left of them.
+pub(crate) struct Budget(Cell<u64>);
+
+impl Budget {
+    pub(crate) fn new() -> Self {
+        Self(Cell::new(MAX_COMPARISONS))
+    }
+    /// One comparison. False when there are no more.
+    pub(crate) fn spend(&self) -> bool {
+        let left = self.0.get();
+        self.0.set(left.saturating_sub(1));
+        left > 0
+    }
+    pub(crate) fn is_spent(&self) -> bool {
+        self.0.get() == 0
+    }
+}
+
 impl Hunk {
     fn side(&self, without: Sign) -> Vec<&[u8]> {
         self.lines.iter().filter(|(s, _)| *s != without).map(|(_, l)| l.as_slice()).collect()
@@ -56,11 +78,12 @@ pub(crate) fn apply(old: &[u8], hunks: &[Hunk]) -> Result<Vec<u8>> {
     let lines: Vec<&[u8]> = old.split_inclusive(|b| *b == b'\n').collect();
     let mut out = Vec::with_capacity(old.len());
     let (mut at, mut drift) = (0, 0_isize);
+    let budget = Budget::new();
     for (n, hunk) in hunks.iter().enumerate() {
         let want = hunk.side(Sign::New);
         let nominal = if want.is_empty() { hunk.start } else { hunk.start.saturating_sub(1) };
         let near = nominal.saturating_add_signed(drift).clamp(at, lines.len());
-        let place = find(&lines, &want, at, near).ok_or_else(|| conflict(&lines, hunk, n, near))?;
+        let place = find(&lines, &want, at, near, &budget).ok_or_else(|| conflict(&lines, hunk, n, near))?;
         drift = place as isize - nominal as isize;
         out.extend_from_slice(&lines[at..place].concat());
         put(&mut out, &lines[place..place + want.len()], hunk);
@@ -71,15 +94,15 @@ pub(crate) fn apply(old: &[u8], hunks: &[Hunk]) -> Result<Vec<u8>> {
 }
 
 /// The place nearest to `near` and not before `from` where `want` is.
-fn find(lines: &[&[u8]], want: &[&[u8]], from: usize, near: usize) -> Option<usize> {
+fn find(lines: &[&[u8]], want: &[&[u8]], from: usize, near: usize, budget: &Budget) -> Option<usize> {
     let last = lines.len().checked_sub(want.len())?;
-    let fits = |at: &usize| want.iter().zip(&lines[*at..]).all(|(w, have)| equal(have, w));
+    let fits = |at: &usize| want.iter().zip(&lines[*at..]).all(|(w, have)| budget.spend() && equal(have, w));
     if want.is_empty() {
         return Some(near);
     }
     let reach = near.saturating_sub(from).max(last.saturating_sub(near));
     let places = (0..=reach).flat_map(|by| [near.checked_sub(by), (by > 0).then_some(near + by)]);
-    places.flatten().filter(|at| (from..=last).contains(at)).find(fits)
+    places.flatten().take_while(|_| !budget.is_spent()).filter(|at| (from..=last).contains(at)).find(fits)
 }
 
 /// Whether a line of the text is a line of a hunk.
@@ -116,11 +139,15 @@ fn conflict(lines: &[&[u8]], hunk: &Hunk, n: usize, near: usize) -> Error {
         None => "the file ends before".to_owned(),
     };
     let wanted = want.get(differs).map_or_else(String::new, |w| format!("want {}, ", shown(w)));
-    let done = !hunk.side(Sign::Gone).is_empty() && find(lines, &hunk.side(Sign::Gone), 0, near).is_some();
+    let done = !hunk.side(Sign::Gone).is_empty()
+        && find(lines, &hunk.side(Sign::Gone), 0, near, &Budget::new()).is_some();
     let hint = if done { " (the change seems to be there already)" } else { "" };
-    Error::new(Reason::PatchConflict, format!("hunk {} does not fit: line {line}: {wanted}{there}{hint}", n + 1))
-        .with("hunk", (n + 1).to_string())
-        .with("line", line.to_string())
+    Error::new(
+        Reason::PatchConflict,
+        format!("hunk {} does not fit: line {line}: {wanted}{there}{hint}", n + 1),
+    )
+    .with("hunk", (n + 1).to_string())
+    .with("line", line.to_string())
 }
 
 /// A line for an error: not too long, without control characters.
@@ -158,10 +185,14 @@ mod tests {
         check("", &[hunk(0, "+a\n")], "a\n");
         check("a\nb\n", &[hunk(1, "+x\n")], "a\nx\nb\n");
         check("a\nb\n", &[hunk(9, "+x\n")], "a\nb\nx\n");
-        check("a\nb", &[hunk(2, "-b\n+b\n").clone()].map(|mut h| {
-            h.lines[0].1 = b"b".to_vec();
-            h
-        }), "a\nb\n");
+        check(
+            "a\nb",
+            &[hunk(2, "-b\n+b\n").clone()].map(|mut h| {
+                h.lines[0].1 = b"b".to_vec();
+                h
+            }),
+            "a\nb\n",
+        );
     }
 
     #[test]
@@ -175,7 +206,10 @@ mod tests {
         let error = apply(b"a\nb\nc\n", &[hunk(1, "-a\n+A\n"), hunk(2, " b\n-d\n+D\n")]).unwrap_err();
         assert_eq!(error.message(), "hunk 2 does not fit: line 3: want \"d\", the file has \"c\"");
         let error = apply(b"a\n", &[hunk(1, " a\n-b\n")]).unwrap_err();
-        assert!(error.message().starts_with("hunk 1 does not fit: line 2: want \"b\", the file ends before"), "{error}");
+        assert!(
+            error.message().starts_with("hunk 1 does not fit: line 2: want \"b\", the file ends before"),
+            "{error}"
+        );
         let error = apply(b"a\nB\n", &[hunk(1, " a\n-b\n+B\n")]).unwrap_err();
         assert!(error.message().contains("there already"), "{error}");
         // A later hunk does not fit before an earlier one.

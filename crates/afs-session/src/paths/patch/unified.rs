@@ -16,7 +16,8 @@ pub(crate) fn parse(patch: &[u8], strip: Option<u32>) -> Result<Vec<FilePatch>> 
     let options = if is_git { ParseOptions::gitdiff() } else { ParseOptions::unidiff() };
     let mut files = Vec::new();
     for (n, file) in PatchSet::parse_bytes(patch, options).enumerate() {
-        let file = file.map_err(|e| Error::new(Reason::InvalidPatch, format!("file {} of the patch: {e}", n + 1)))?;
+        let file =
+            file.map_err(|e| Error::new(Reason::InvalidPatch, format!("file {} of the patch: {e}", n + 1)))?;
         files.push(one(&file, strip)?);
     }
     Ok(files)
@@ -47,12 +48,18 @@ fn one(file: &Parsed<'_>, strip: Option<u32>) -> Result<FilePatch> {
             let or_path = (old != new).then_some(old);
             FilePatch { path: new, or_path, action: Action::Update { text, kind: mode, moved: None } }
         }
-        FileOperation::Rename { from, to } => {
-            moved(named(from, Dropped::bare(strip))?, Moved::Renamed(named(to, Dropped::bare(strip))?), text, mode)
-        }
-        FileOperation::Copy { from, to } => {
-            moved(named(from, Dropped::bare(strip))?, Moved::Copied(named(to, Dropped::bare(strip))?), text, mode)
-        }
+        FileOperation::Rename { from, to } => moved(
+            named(from, Dropped::bare(strip))?,
+            Moved::Renamed(named(to, Dropped::bare(strip))?),
+            text,
+            mode,
+        ),
+        FileOperation::Copy { from, to } => moved(
+            named(from, Dropped::bare(strip))?,
+            Moved::Copied(named(to, Dropped::bare(strip))?),
+            text,
+            mode,
+        ),
     })
 }
 
@@ -81,7 +88,8 @@ fn mode(file: &Parsed<'_>) -> Result<Option<Kind>> {
         Some(FileMode::Executable) => Some(Kind::File { executable: true }),
         Some(FileMode::Symlink) => Some(Kind::Symlink),
         Some(FileMode::Gitlink) => {
-            let message = format!("{}: the patch is for a submodule, which cannot be patched", first_path(file));
+            let message =
+                format!("{}: the patch is for a submodule, which cannot be patched", first_path(file));
             return Err(Error::new(Reason::InvalidPatch, message).next("leave submodules out of the patch"));
         }
     })
@@ -124,9 +132,8 @@ impl Dropped {
 fn parse_path(path: &[u8], dropped: Dropped) -> Result<SessionPath> {
     let rest = match dropped {
         Dropped::Prefix(prefix) => path.strip_prefix(prefix).unwrap_or(path),
-        Dropped::Components(n) => (0..n).fold(path, |path, _| {
-            path.iter().position(|b| *b == b'/').map_or(path, |at| &path[at + 1..])
-        }),
+        Dropped::Components(n) => (0..n)
+            .fold(path, |path, _| path.iter().position(|b| *b == b'/').map_or(path, |at| &path[at + 1..])),
     };
     super::patch_path(rest)
 }

@@ -16,7 +16,10 @@ fn prefixes() {
     assert_eq!(file.path.to_text(), "/b/src/x.rs");
     let plain = "--- x.c.orig\t2024-01-01\n+++ x.c\t2024-01-02\n@@ -1 +1 @@\n-a\n+b\n";
     let [file] = &parsed(plain, None)[..] else { panic!() };
-    assert_eq!((file.path.to_text(), file.or_path.as_ref().unwrap().to_text()), ("/x.c".into(), "/x.c.orig".into()));
+    assert_eq!(
+        (file.path.to_text(), file.or_path.as_ref().unwrap().to_text()),
+        ("/x.c".into(), "/x.c.orig".into())
+    );
 }
 
 #[test]
@@ -35,11 +38,15 @@ fn git_headers() {
     let Action::Create { content, kind } = &files[0].action else { panic!() };
     assert_eq!((content.as_slice(), *kind), (&b"hi\n"[..], Kind::File { executable: true }));
     assert!(matches!(&files[1].action, Action::Delete { .. }));
-    let Action::Update { text, moved: Some(Moved::Renamed(to)), kind: None } = &files[2].action else { panic!() };
+    let Action::Update { text, moved: Some(Moved::Renamed(to)), kind: None } = &files[2].action else {
+        panic!()
+    };
     assert_eq!((to.to_text().as_str(), text), ("/to", &Text::Hunks(vec![])));
     assert!(matches!(&files[3].action, Action::Update { kind: Some(Kind::File { executable: true }), .. }));
     assert!(matches!(&files[4].action, Action::Create { content, .. } if content.is_empty()));
-    assert!(matches!(&files[5].action, Action::Create { content, kind: Kind::Symlink } if content == b"target"));
+    assert!(
+        matches!(&files[5].action, Action::Create { content, kind: Kind::Symlink } if content == b"target")
+    );
 }
 
 #[test]
@@ -55,8 +62,14 @@ fn what_is_refused() {
         ("hello\n", "file 1 of the patch"),
         ("--- a/x\n+++ b/x\n@@ -1,9 +1 @@\n a\n", "file 1 of the patch"),
         ("--- a/../x\n+++ b/../x\n@@ -1 +1 @@\n-a\n+b\n", "not a file name"),
-        ("diff --git a/i.png b/i.png\nindex 1..2 100644\nBinary files a/i.png and b/i.png differ\n", "i.png: the patch is binary"),
-        ("diff --git a/s b/s\nnew file mode 160000\n--- /dev/null\n+++ b/s\n@@ -0,0 +1 @@\n+Subproject commit 1\n", "submodule"),
+        (
+            "diff --git a/i.png b/i.png\nindex 1..2 100644\nBinary files a/i.png and b/i.png differ\n",
+            "i.png: the patch is binary",
+        ),
+        (
+            "diff --git a/s b/s\nnew file mode 160000\n--- /dev/null\n+++ b/s\n@@ -0,0 +1 @@\n+Subproject commit 1\n",
+            "submodule",
+        ),
     ] {
         let error = parse(patch.as_bytes(), None).unwrap_err();
         assert_eq!(error.reason, Reason::InvalidPatch, "{patch}");

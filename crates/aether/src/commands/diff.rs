@@ -1,0 +1,94 @@
+use crate::context::Context;
+use crate::output::Style;
+use crate::values;
+use afs_client::api;
+use afs_types::{Result, SessionId};
+use clap::Args;
+
+/// What differs between two states of a session, by default between its base and now
+#[derive(Args)]
+pub(crate) struct Diff {
+    #[arg(value_parser = values::session_id)]
+    session: SessionId,
+    /// Only these paths and what is below them
+    paths: Vec<String>,
+    /// State to compare from: `base`, `live`, or a checkpoint, commit or session of the same base
+    #[arg(long, default_value = "base")]
+    base: String,
+    /// State to compare to
+    #[arg(long, default_value = "live")]
+    target: String,
+    /// Only kinds and paths
+    #[arg(long)]
+    name_only: bool,
+    /// Only line counts
+    #[arg(long, conflicts_with = "name_only")]
+    stat: bool,
+    /// Lines around each change
+    #[arg(short = 'U', long = "context", default_value_t = 3)]
+    context: u32,
+}
+
+impl Diff {
+    pub(crate) async fn run(self, cx: &Context) -> Result<()> {
+        let request = api::DiffRequest {
+            session_id: self.session.to_string(),
+            base: self.base,
+            target: self.target,
+            paths: self.paths,
+            name_only: self.name_only,
+            context_lines: self.context,
+        };
+        let mut changes = cx.client()?.diff(request).await?;
+        while let Some(change) = changes.next().await? {
+            match (cx.out.json, self.name_only, self.stat) {
+                (true, ..) => cx.out.json_value(&change),
+                (_, true, _) => cx.out.bytes(format!("{}\n", name(&change)).as_bytes()),
+                (_, _, true) => cx.out.bytes(format!("{}\n", stat(&change)).as_bytes()),
+                _ => cx.out.bytes(patch(&change, &cx.out.style).as_bytes()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn name(change: &api::FileChange) -> String {
+    let letter = match change.kind() {
+        api::ChangeKind::Added => 'A',
+        api::ChangeKind::Modified => 'M',
+        api::ChangeKind::Deleted => 'D',
+        api::ChangeKind::Renamed => 'R',
+        api::ChangeKind::Mode => 'T',
+        api::ChangeKind::Unspecified => '?',
+    };
+    match change.old_path.is_empty() || change.old_path == change.path {
+        true => format!("{letter} {}", change.path),
+        false => format!("{letter} {} -> {}", change.old_path, change.path),
+    }
+}
+
+fn stat(change: &api::FileChange) -> String {
+    match change.binary {
+        true => format!("{} (binary)", name(change)),
+        false => format!("{} +{} -{}", name(change), change.lines_added, change.lines_removed),
+    }
+}
+
+fn patch(change: &api::FileChange, style: &Style) -> String {
+    if change.patch.is_empty() {
+        return format!("{}\n", style.bold(&stat(change)));
+    }
+    let painted = change.patch.split_inclusive('\n').map(|line| {
+        let (text, end) = line.strip_suffix('\n').map_or((line, ""), |text| (text, "\n"));
+        let shown = match text.as_bytes().first() {
+            _ if text.starts_with("+++") || text.starts_with("---") || text.starts_with("diff ") => style.bold(text),
+            Some(b'+') => style.green(text),
+            Some(b'-') => style.red(text),
+            Some(b'@') => style.dim(text),
+            _ => text.to_owned(),
+        };
+        shown + end
+    });
+    let text: String = painted.collect();
+    if text.ends_with('\n') { text } else { text + "\n" }
+}

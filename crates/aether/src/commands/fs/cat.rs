@@ -1,0 +1,40 @@
+use crate::context::Context;
+use crate::values::{Target, target};
+use afs_client::api;
+use afs_types::Result;
+use clap::Args;
+
+/// Print the bytes of files
+#[derive(Args)]
+pub(crate) struct Cat {
+    #[arg(value_name = "SESSION:/FILE", value_parser = target(), required = true)]
+    files: Vec<Target>,
+    /// First byte
+    #[arg(long, default_value_t = 0)]
+    offset: u64,
+    /// Most bytes; 0 = to the end
+    #[arg(long, default_value_t = 0)]
+    limit: u64,
+    /// Look at this checkpoint, this commit, or `base`
+    #[arg(long, default_value = "")]
+    at: String,
+}
+
+impl Cat {
+    pub(crate) async fn run(self, cx: &Context) -> Result<()> {
+        let client = cx.client()?;
+        for file in &self.files {
+            let request = api::ReadFileRequest {
+                session_id: file.session_text(),
+                path: file.path_text(),
+                offset: self.offset,
+                limit: self.limit,
+                if_none_match: String::new(),
+                checkpoint_id: self.at.clone(),
+            };
+            // The bytes are the data here; with --json too, since JSON cannot hold them.
+            client.download(request, &mut tokio::io::stdout(), &mut |_| ()).await?;
+        }
+        Ok(())
+    }
+}

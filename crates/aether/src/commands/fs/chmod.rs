@@ -1,0 +1,29 @@
+use super::changed;
+use crate::context::Context;
+use crate::values::{self, Target, target};
+use afs_client::api;
+use afs_types::Result;
+use clap::Args;
+
+/// Change permission bits
+#[derive(Args)]
+pub(crate) struct Chmod {
+    /// Octal, e.g. 755
+    #[arg(value_parser = values::permissions)]
+    mode: u32,
+    #[arg(value_name = "SESSION:/PATH", value_parser = target())]
+    path: Target,
+}
+
+impl Chmod {
+    pub(crate) async fn run(self, cx: &Context) -> Result<()> {
+        let request = api::SetAttributesRequest {
+            session_id: self.path.session_text(),
+            path: self.path.path_text(),
+            mode: Some(self.mode),
+            ..api::SetAttributesRequest::default()
+        };
+        changed(cx, &cx.client()?.set_attributes(request).await?);
+        Ok(())
+    }
+}

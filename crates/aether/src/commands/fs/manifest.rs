@@ -1,0 +1,37 @@
+use crate::context::Context;
+use crate::text;
+use crate::values::{Target, target};
+use afs_client::api;
+use afs_types::Result;
+use clap::Args;
+
+/// Print every entry below a path, of one instant
+#[derive(Args)]
+pub(crate) struct Manifest {
+    #[arg(value_name = "SESSION:/PATH", value_parser = target())]
+    path: Target,
+    /// Look at this checkpoint, this commit, or `base`
+    #[arg(long, default_value = "")]
+    at: String,
+}
+
+impl Manifest {
+    pub(crate) async fn run(self, cx: &Context) -> Result<()> {
+        let request = api::GetManifestRequest {
+            session_id: self.path.session_text(),
+            checkpoint_id: self.at,
+            path_prefix: self.path.path_text(),
+        };
+        let mut entries = cx.client()?.get_manifest(request).await?;
+        while let Some(e) = entries.next().await? {
+            match cx.out.json {
+                true => cx.out.json_value(&e),
+                false => {
+                    let line = format!("{} {:>12} {} {}\n", text::mode(e.mode), e.size, e.etag, e.path);
+                    cx.out.bytes(line.as_bytes());
+                }
+            }
+        }
+        Ok(())
+    }
+}

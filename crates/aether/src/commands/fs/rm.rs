@@ -1,0 +1,44 @@
+use crate::context::Context;
+use crate::values::{Target, target};
+use afs_client::api;
+use afs_types::{Reason, Result};
+use clap::Args;
+
+/// Remove files, or directories with -r
+#[derive(Args)]
+pub(crate) struct Rm {
+    #[arg(value_name = "SESSION:/PATH", value_parser = target(), required = true)]
+    paths: Vec<Target>,
+    /// Also directories with what is in them
+    #[arg(short, long)]
+    recursive: bool,
+    /// No error for what is not there
+    #[arg(short, long)]
+    force: bool,
+    /// Only if the entry still has this etag
+    #[arg(long, default_value = "")]
+    if_etag: String,
+}
+
+impl Rm {
+    pub(crate) async fn run(self, cx: &Context) -> Result<()> {
+        let client = cx.client()?;
+        let mut removed = Vec::new();
+        for path in &self.paths {
+            let request = api::RemovePathRequest {
+                session_id: path.session_text(),
+                path: path.path_text(),
+                recursive: self.recursive,
+                precondition: Some(api::Precondition { if_etag: self.if_etag.clone(), if_absent: false }),
+                ..api::RemovePathRequest::default()
+            };
+            match client.remove_path(request).await {
+                Ok(_) => removed.push(path.to_string()),
+                Err(error) if self.force && error.reason == Reason::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        cx.out.result(&serde_json::json!({ "removed": removed }), |_| String::new());
+        Ok(())
+    }
+}

@@ -1,0 +1,478 @@
+//! The client side of one mount: attached to a session, told of changes by others, and alive across lost connections.
+//!
+//! One task keeps the Sync stream. While the stream stands, calls go out; while it does not, they wait for it,
+//! each at most for [`MountOptions::patience`]. Once it has been gone for longer than that, calls fail at once (a file
+//! manager must not wait 20 s per icon), until it is back. After every reconnect everything cached is taken
+//! back, since nobody knows what was missed.
+//!
+//! The server ends a mount that is silent for its lease, and forgets all of them when it restarts: then this
+//! attaches anew and opens again what was open. If the session's revision is then lower than one that was
+//! acknowledged before, the server lost operations in a crash: the next [`Mount::fsync`] says so.
+
+use crate::api;
+use crate::client::Client;
+use crate::ops::{Ops, is_repeatable};
+use crate::retry::Backoff;
+use afs_types::{Error, Reason, Result};
+use api::bridge_service_client::BridgeServiceClient;
+use api::op::Op;
+use parking_lot::Mutex;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Response, Status, Streaming};
+
+/// How long one attempt to connect may take.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// Heartbeats per lease.
+const BEATS: u32 = 4;
+const DEFAULT_LEASE: Duration = Duration::from_secs(60);
+
+/// How to attach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountOptions {
+    /// The session.
+    pub session_id: String,
+    /// For people: program and process.
+    pub client_id: String,
+    /// This machine's name.
+    pub hostname: String,
+    /// Version of the program.
+    pub version: String,
+    /// Refuse changes.
+    pub read_only: bool,
+    /// Longest time for one attempt of one call.
+    pub call_timeout: Duration,
+    /// Longest time for one call over all, waiting for the connection included.
+    pub patience: Duration,
+}
+
+/// A change by somebody else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Attributes of an inode, with `data` also its content.
+    Inode {
+        /// The inode.
+        ino: u64,
+        /// Whether content changed too.
+        data: bool,
+    },
+    /// A name in a directory.
+    Entry {
+        /// The directory.
+        parent: u64,
+        /// The name.
+        name: Vec<u8>,
+    },
+    /// Anything.
+    Everything,
+}
+
+/// Hears of changes by others; must not block.
+pub type MountEvents = Arc<dyn Fn(Change) + Send + Sync>;
+
+/// What `aether status` shows of a mount.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct MountStatus {
+    /// The server's name for this attachment; empty while there is none.
+    pub mount_id: String,
+    /// Whether the server answers now.
+    pub connected: bool,
+    /// Since when it does not, in seconds.
+    pub down_seconds: u64,
+    /// Why it does not.
+    pub trouble: String,
+    /// Newest revision of the session that this mount has seen.
+    pub revision: u64,
+    /// Connections lost and made again.
+    pub reconnects: u64,
+    /// Whether the server lost acknowledged operations and no `fsync` has reported it yet.
+    pub lost_operations: bool,
+}
+
+/// One attachment, as the server knows it.
+pub(crate) struct Link {
+    pub(crate) mount_id: String,
+    pub(crate) max_read: u32,
+    pub(crate) max_write: u64,
+    lease: Duration,
+}
+
+#[derive(Clone)]
+enum State {
+    Up(Arc<Link>),
+    Down { since: Instant, why: Arc<str> },
+    Ended(Reason, Arc<str>),
+}
+
+/// A session attached for a mount.
+pub struct Mount {
+    client: Client,
+    options: MountOptions,
+    state: watch::Sender<State>,
+    events: OnceLock<MountEvents>,
+    revision: AtomicU64,
+    lost: AtomicBool,
+    reconnects: AtomicU64,
+    pub(crate) ops: Ops,
+    /// The driver, to be ended.
+    driver: Mutex<Option<tokio::task::JoinHandle<()>>>,
+}
+
+/// Why a call failed: the wire's words, or ours.
+pub(crate) enum Failure {
+    Status(Status),
+    Error(Error),
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self::Status(status)
+    }
+}
+
+impl Mount {
+    /// Attaches. Fails at once when the session does not exist or the server cannot be reached.
+    pub async fn attach(client: Client, options: MountOptions) -> Result<Arc<Self>> {
+        let (ops, releases) = Ops::new();
+        let first = State::Down { since: Instant::now(), why: "not attached yet".into() };
+        let mount = Arc::new(Self {
+            client,
+            options,
+            state: watch::Sender::new(first),
+            events: OnceLock::new(),
+            revision: AtomicU64::new(0),
+            lost: AtomicBool::new(false),
+            reconnects: AtomicU64::new(0),
+            ops,
+            driver: Mutex::new(None),
+        });
+        let link = mount.new_link().await?;
+        let sync = mount.open_sync(&link).await?;
+        mount.state.send_replace(State::Up(link.clone()));
+        let driver = tokio::spawn(mount.clone().drive(link, sync));
+        *mount.driver.lock() = Some(driver);
+        tokio::spawn(mount.clone().send_releases(releases));
+        Ok(mount)
+    }
+
+    /// Who is to hear of changes by others. Set once, before anything is cached.
+    pub fn listen(&self, events: MountEvents) {
+        if self.events.set(events).is_err() {
+            tracing::error!("a mount has one listener; the second one hears nothing");
+        }
+    }
+
+    /// The server.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The session.
+    pub fn session_id(&self) -> &str {
+        &self.options.session_id
+    }
+
+    /// How it is.
+    pub fn status(&self) -> MountStatus {
+        let mut status = MountStatus {
+            revision: self.revision.load(Ordering::Relaxed),
+            reconnects: self.reconnects.load(Ordering::Relaxed),
+            lost_operations: self.lost.load(Ordering::Relaxed),
+            ..MountStatus::default()
+        };
+        match &*self.state.borrow() {
+            State::Up(link) => (status.connected, status.mount_id) = (true, link.mount_id.clone()),
+            State::Down { since, why } => {
+                (status.down_seconds, status.trouble) = (since.elapsed().as_secs(), why.to_string());
+            }
+            State::Ended(_, why) => status.trouble = why.to_string(),
+        }
+        status
+    }
+
+    /// Makes everything durable and ends the attachment. The mount must not be used any more.
+    pub async fn detach(&self) -> Result<()> {
+        let up = match &*self.state.borrow() {
+            State::Up(link) => Some(link.clone()),
+            State::Down { .. } | State::Ended(..) => None,
+        };
+        let answer = match up {
+            Some(link) => {
+                let request = api::DetachRequest { mount_id: link.mount_id.clone() };
+                match timeout(self.options.patience, self.bridge().detach(request)).await {
+                    Ok(answer) => answer.map(drop).map_err(|s| self.client.error(&s)),
+                    Err(_) => Err(self.client.timed_out("detach")),
+                }
+            }
+            None => Err(Error::new(Reason::Unavailable, "not connected: the server ends the mount by itself")),
+        };
+        self.state.send_replace(State::Ended(Reason::Unavailable, "this mount has ended".into()));
+        if let Some(driver) = self.driver.lock().take() {
+            driver.abort();
+        }
+        answer
+    }
+
+    /// Everything acknowledged so far is on the server's disk when this returns.
+    pub async fn fsync(&self) -> Result<()> {
+        self.apply_all(&[], true).await?;
+        if self.lost.swap(false, Ordering::SeqCst) {
+            return Err(Error::new(
+                Reason::Io,
+                "the server crashed and lost changes of this mount that no fsync had covered",
+            )
+            .next("look at the files and write again what is missing"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn bridge(&self) -> BridgeServiceClient<Channel> {
+        self.client.stub(BridgeServiceClient::new)
+    }
+
+    pub(crate) fn saw(&self, revision: u64) {
+        self.revision.fetch_max(revision, Ordering::Relaxed);
+    }
+
+    /// Sends a call that may be sent twice, until it is answered or patience ends.
+    pub(crate) async fn call<T, E, F>(&self, name: &'static str, mut f: impl FnMut(Arc<Link>) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<Response<T>, E>>,
+        E: Into<Failure>,
+    {
+        let deadline = Instant::now() + self.options.patience;
+        let mut backoff = Backoff::new();
+        let mut last: Option<Error> = None;
+        loop {
+            let link = match self.link_until(deadline).await {
+                Ok(link) => link,
+                Err(error) => return Err(last.unwrap_or(error)),
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            let error = match timeout(left.min(self.options.call_timeout), f(link.clone())).await {
+                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Err(failure)) => match failure.into() {
+                    Failure::Error(error) => return Err(error),
+                    Failure::Status(status) => self.client.error(&status),
+                },
+                Err(_) => Error::new(Reason::TimedOut, format!("{name}: no answer within {left:?}")),
+            };
+            match error.reason {
+                Reason::MountNotFound => self.suspect(&link, "the server has ended this mount"),
+                Reason::Unavailable | Reason::QueueFull | Reason::TimedOut => {}
+                _ => return Err(error),
+            }
+            if Instant::now() >= deadline {
+                return Err(error);
+            }
+            tracing::debug!(name, ?error, "trying again");
+            last = Some(error);
+            backoff.pause().await;
+        }
+    }
+
+    pub(crate) async fn link_until(&self, deadline: Instant) -> Result<Arc<Link>> {
+        let mut states = self.state.subscribe();
+        loop {
+            let down = match &*states.borrow_and_update() {
+                State::Up(link) => return Ok(link.clone()),
+                State::Ended(reason, why) => return Err(Error::new(*reason, why.to_string())),
+                State::Down { since, why } => (*since, why.clone()),
+            };
+            let (since, why) = down;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let is_long = since.elapsed() > self.options.patience;
+            if is_long || timeout(left, states.changed()).await.is_err() {
+                let server = self.client.endpoint();
+                return Err(Error::new(Reason::Unavailable, format!("{server} cannot be reached: {why}"))
+                    .next("the mount reconnects by itself; see `aether status`"));
+            }
+        }
+    }
+
+    /// Notes that an attachment is dead, so that calls stop using it; the driver notices by its stream.
+    fn suspect(&self, link: &Arc<Link>, why: &str) {
+        self.state.send_if_modified(|state| {
+            let is_current = matches!(state, State::Up(current) if Arc::ptr_eq(current, link));
+            if is_current {
+                *state = State::Down { since: Instant::now(), why: why.into() };
+            }
+            is_current
+        });
+    }
+
+    async fn new_link(&self) -> Result<Arc<Link>> {
+        let request = api::AttachRequest {
+            session_id: self.options.session_id.clone(),
+            client_id: self.options.client_id.clone(),
+            client_version: self.options.version.clone(),
+            hostname: self.options.hostname.clone(),
+            read_only: self.options.read_only,
+        };
+        let answer = timeout(CONNECT_PATIENCE, self.bridge().attach(request)).await;
+        let answer = answer.map_err(|_| self.client.timed_out("attach"))?;
+        let answer = answer.map_err(|s| self.client.error(&s))?.into_inner();
+        if answer.revision < self.revision.load(Ordering::Relaxed) {
+            tracing::error!(revision = answer.revision, "the server lost acknowledged changes in a crash");
+            self.lost.store(true, Ordering::SeqCst);
+            self.revision.store(answer.revision, Ordering::Relaxed);
+        }
+        self.saw(answer.revision);
+        let lease = answer.lease.and_then(|l| u64::try_from(l.seconds).ok()).filter(|s| *s > 0);
+        Ok(Arc::new(Link {
+            mount_id: answer.mount_id,
+            max_read: answer.max_read_bytes.max(4096),
+            max_write: answer.max_write_bytes.max(4096),
+            lease: lease.map_or(DEFAULT_LEASE, Duration::from_secs),
+        }))
+    }
+
+    async fn open_sync(&self, link: &Link) -> Result<SyncStream> {
+        let (beats, requests) = mpsc::channel(BEATS as usize);
+        // The channel is new and empty.
+        let _ = beats.try_send(self.beat(link));
+        let stream = timeout(CONNECT_PATIENCE, self.bridge().sync(ReceiverStream::new(requests))).await;
+        let stream = stream.map_err(|_| self.client.timed_out("sync"))?;
+        let stream = stream.map_err(|s| self.client.error(&s))?.into_inner();
+        Ok(SyncStream { beats, stream })
+    }
+
+    fn beat(&self, link: &Link) -> api::SyncRequest {
+        let acked_revision = self.revision.load(Ordering::Relaxed);
+        api::SyncRequest { mount_id: link.mount_id.clone(), acked_revision }
+    }
+
+    /// Keeps the stream, for as long as the session is there.
+    async fn drive(self: Arc<Self>, mut link: Arc<Link>, mut sync: SyncStream) {
+        loop {
+            let error = self.follow(&link, &mut sync).await;
+            tracing::warn!(?error, session = self.session_id(), "the connection of the mount is lost; reconnecting");
+            self.suspect(&link, error.message());
+            (link, sync) = match self.reconnect(link).await {
+                Ok(again) => again,
+                Err(error) => {
+                    tracing::error!(?error, session = self.session_id(), "the mount is over");
+                    self.state.send_replace(State::Ended(error.reason, error.message().into()));
+                    self.tell(Change::Everything);
+                    return;
+                }
+            };
+            self.reconnects.fetch_add(1, Ordering::Relaxed);
+            // First, so that no answer given from now on is cached before what was missed is taken back.
+            self.tell(Change::Everything);
+            tracing::info!(mount = link.mount_id, "connected again");
+            self.state.send_replace(State::Up(link.clone()));
+        }
+    }
+
+    /// Handles what comes until the stream ends; returns why it did.
+    async fn follow(&self, link: &Arc<Link>, sync: &mut SyncStream) -> Error {
+        let mut beat = tokio::time::interval(link.lease / BEATS);
+        let mut states = self.state.subscribe();
+        loop {
+            tokio::select! {
+                message = sync.stream.message() => match message {
+                    Ok(Some(message)) => self.handle(message),
+                    Ok(None) => return Error::new(Reason::Unavailable, "the server closed the connection"),
+                    Err(status) => return self.client.error(&status),
+                },
+                _ = beat.tick() => {
+                    // A full channel means that earlier beats have not left yet; keep-alive pings decide then.
+                    let _ = sync.beats.try_send(self.beat(link));
+                }
+                // A call has found out that the server does not know us any more.
+                _ = states.wait_for(|s| matches!(s, State::Down { .. })) => {
+                    return Error::new(Reason::MountNotFound, "the server has ended this mount");
+                }
+            }
+        }
+    }
+
+    fn handle(&self, message: api::SyncResponse) {
+        self.saw(message.revision);
+        if !message.notice.is_empty() {
+            tracing::warn!(notice = message.notice, "the server says");
+        }
+        for i in message.invalidations {
+            if i.all {
+                self.tell(Change::Everything);
+            } else if i.entry {
+                self.tell(Change::Entry { parent: i.parent, name: i.name.to_vec() });
+            }
+            if (i.data || i.attributes) && !i.all {
+                self.tell(Change::Inode { ino: i.inode, data: i.data });
+            }
+        }
+    }
+
+    fn tell(&self, change: Change) {
+        if let Some(events) = self.events.get() {
+            events(change);
+        }
+    }
+
+    /// Tries until it succeeds, or until the server says that the session is gone.
+    async fn reconnect(&self, mut link: Arc<Link>) -> Result<(Arc<Link>, SyncStream)> {
+        let mut backoff = Backoff::new();
+        loop {
+            let error = match self.open_sync(&link).await {
+                Ok(sync) => return Ok((link, sync)),
+                Err(error) if error.reason == Reason::MountNotFound => match self.new_link().await {
+                    Ok(new) => {
+                        link = new;
+                        self.reopen(&link).await;
+                        continue;
+                    }
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            if matches!(error.reason, Reason::SessionNotFound | Reason::PermissionDenied) {
+                return Err(error);
+            }
+            self.state.send_if_modified(|state| match state {
+                State::Down { why, .. } => {
+                    *why = error.message().into();
+                    false // nobody waits for another reason
+                }
+                State::Up(_) | State::Ended(..) => false,
+            });
+            backoff.pause().await;
+        }
+    }
+
+    /// What was open is opened again under the new attachment. An inode that is gone by now stays gone: its
+    /// users get an error for it, and only for it.
+    async fn reopen(&self, link: &Link) {
+        for (inode, count) in self.ops.open_inodes() {
+            let open = || api::Op {
+                op_id: self.ops.next_id(),
+                op: Some(Op::Open(api::OpenOp { inode, ..api::OpenOp::default() })),
+            };
+            let ops = (0..count).map(|_| open()).collect();
+            let mount_id = link.mount_id.clone();
+            let request = api::ApplyOpsRequest { mount_id, ops, durable: false, answered_below: 0 };
+            match timeout(self.options.call_timeout, self.bridge().apply_ops(request)).await {
+                Ok(Ok(_)) => {}
+                other => tracing::warn!(inode, failed = ?other.map(|r| r.err()), "opening again"),
+            }
+        }
+    }
+
+    /// Whether an operation that was sent over `before` may be sent again over `link`.
+    pub(crate) fn may_repeat(before: Option<&str>, link: &Link, op: &Op) -> bool {
+        // The same attachment applies it once; another one knows nothing of the first attempt.
+        before.is_none_or(|id| id == link.mount_id) || is_repeatable(op)
+    }
+}
+
+struct SyncStream {
+    beats: mpsc::Sender<api::SyncRequest>,
+    stream: Streaming<api::SyncResponse>,
+}

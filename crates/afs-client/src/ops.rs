@@ -1,0 +1,357 @@
+//! The calls of a mount: reads by inode, and changes that are applied once however often they are sent.
+
+use crate::api;
+use crate::mount::{Failure, Link, Mount};
+use afs_types::{Error, Reason, Result};
+use api::op::Op;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::mpsc;
+
+/// Releases waiting to be sent; more than that and a close waits.
+const MAX_RELEASES: usize = 4096;
+/// Most releases of one call.
+const RELEASE_BATCH: usize = 256;
+const ENTRIES_PER_PAGE: u32 = 4096;
+
+/// The answer to one change.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Applied {
+    /// Attributes of the inode made or changed.
+    pub attributes: Option<api::Attributes>,
+    /// Bytes written or copied.
+    pub count: u64,
+    /// Where a write went.
+    pub offset: u64,
+    /// Version of the content before a write.
+    pub version_before: u64,
+}
+
+/// A page of a directory.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Directory {
+    /// Entries with attributes, without `.` and `..`.
+    pub entries: Vec<api::DirectoryEntry>,
+    /// Nothing comes after these.
+    pub end: bool,
+    /// Inode of `..`.
+    pub parent: u64,
+}
+
+/// Numbers of operations, and what is open.
+pub(crate) struct Ops {
+    next: AtomicU64,
+    unanswered: Mutex<BTreeSet<u64>>,
+    open: Mutex<HashMap<u64, u32>>,
+    releases: mpsc::Sender<u64>,
+}
+
+impl Ops {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<u64>) {
+        let (releases, waiting) = mpsc::channel(MAX_RELEASES);
+        let (unanswered, open) = (Mutex::default(), Mutex::default());
+        (Self { next: AtomicU64::new(1), unanswered, open, releases }, waiting)
+    }
+
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn open_inodes(&self) -> Vec<(u64, u32)> {
+        self.open.lock().iter().map(|(ino, count)| (*ino, *count)).collect()
+    }
+
+    /// Numbers whose answers the server must keep; dropped when the answers are here or not wanted.
+    fn begin(&self, count: usize) -> Unanswered<'_> {
+        let mut unanswered = self.unanswered.lock();
+        let ids: Vec<u64> = (0..count).map(|_| self.next_id()).collect();
+        unanswered.extend(&ids);
+        Unanswered { ops: self, ids }
+    }
+
+    fn answered_below(&self) -> u64 {
+        let unanswered = self.unanswered.lock();
+        unanswered.first().copied().unwrap_or_else(|| self.next.load(Ordering::Relaxed))
+    }
+
+    fn count_open(&self, ino: u64) {
+        *self.open.lock().entry(ino).or_insert(0) += 1;
+    }
+
+    fn count_closed(&self, ino: u64) {
+        let mut open = self.open.lock();
+        if let Some(count) = open.get_mut(&ino) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&ino);
+            }
+        }
+    }
+}
+
+struct Unanswered<'a> {
+    ops: &'a Ops,
+    ids: Vec<u64>,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        let mut unanswered = self.ops.unanswered.lock();
+        for id in &self.ids {
+            unanswered.remove(id);
+        }
+    }
+}
+
+/// Whether a second effect is the same as the first.
+pub(crate) fn is_repeatable(op: &Op) -> bool {
+    match op {
+        Op::Setattr(_) | Op::Fallocate(_) | Op::CopyRange(_) | Op::Open(_) | Op::Release(_) => true,
+        Op::Write(write) => !write.append,
+        Op::Create(create) => !create.exclusive,
+        Op::Xattr(xattr) => !xattr.remove && xattr.flags == 0,
+        Op::Unlink(_) | Op::Rename(_) | Op::Link(_) | Op::Mkdir(_) | Op::Symlink(_) | Op::Mknod(_) => false,
+    }
+}
+
+impl Mount {
+    /// The inode behind a name; none if there is no such name.
+    pub async fn lookup(&self, parent: u64, name: Bytes) -> Result<Option<api::Attributes>> {
+        let answer = self.call("lookup", |link| {
+            let (mut bridge, name) = (self.bridge(), name.clone());
+            async move { bridge.lookup(api::LookupRequest { mount_id: link.mount_id.clone(), parent, name }).await }
+        });
+        Ok(answer.await?.attributes)
+    }
+
+    /// Attributes.
+    pub async fn getattr(&self, inode: u64) -> Result<api::Attributes> {
+        let answer = self.call("getattr", |link| {
+            let mut bridge = self.bridge();
+            let request = api::GetAttributesRequest { mount_id: link.mount_id.clone(), inode };
+            async move { bridge.get_attributes(request).await }
+        });
+        present(answer.await?.attributes, "getattr")
+    }
+
+    /// A page of a directory, after a cookie.
+    pub async fn readdir(&self, inode: u64, cookie: u64) -> Result<Directory> {
+        let answer = self.call("readdir", |link| {
+            let mut bridge = self.bridge();
+            let mount_id = link.mount_id.clone();
+            let request = api::ReadDirectoryRequest { mount_id, inode, cookie, max_entries: ENTRIES_PER_PAGE };
+            async move { bridge.read_directory(request).await }
+        });
+        let answer = answer.await?;
+        Ok(Directory { entries: answer.entries, end: answer.end, parent: answer.parent })
+    }
+
+    /// Bytes of a file; fewer than asked for only at its end. One call per piece that the server allows.
+    pub async fn read(&self, inode: u64, offset: u64, length: u32) -> Result<Vec<Bytes>> {
+        let mut pieces = Vec::new();
+        let mut done = 0;
+        while done < length {
+            let (piece, asked) = self.read_piece(inode, offset + u64::from(done), length - done).await?;
+            let got = piece.len() as u32;
+            if got > 0 {
+                pieces.push(piece);
+            }
+            done += got;
+            if got < asked {
+                break;
+            }
+        }
+        Ok(pieces)
+    }
+
+    async fn read_piece(&self, inode: u64, offset: u64, length: u32) -> Result<(Bytes, u32)> {
+        let mut asked = length;
+        let answer = self.call("read", |link: Arc<Link>| {
+            let mut bridge = self.bridge();
+            asked = length.min(link.max_read);
+            let request = api::ReadRequest { mount_id: link.mount_id.clone(), inode, offset, length: asked };
+            async move { bridge.read(request).await }
+        });
+        let data = answer.await?.data;
+        Ok((data, asked))
+    }
+
+    /// Target of a symbolic link.
+    pub async fn readlink(&self, inode: u64) -> Result<Bytes> {
+        let answer = self.call("readlink", |link| {
+            let mut bridge = self.bridge();
+            let request = api::ReadLinkRequest { mount_id: link.mount_id.clone(), inode };
+            async move { bridge.read_link(request).await }
+        });
+        Ok(answer.await?.target)
+    }
+
+    /// An extended attribute.
+    pub async fn getxattr(&self, inode: u64, name: Bytes) -> Result<Bytes> {
+        let answer = self.call("getxattr", |link| {
+            let (mut bridge, name) = (self.bridge(), name.clone());
+            async move { bridge.get_xattr(api::GetXattrRequest { mount_id: link.mount_id.clone(), inode, name }).await }
+        });
+        Ok(answer.await?.value)
+    }
+
+    /// Names of the extended attributes.
+    pub async fn listxattr(&self, inode: u64) -> Result<Vec<Bytes>> {
+        let answer = self.call("listxattr", |link| {
+            let mut bridge = self.bridge();
+            let request = api::ListXattrsRequest { mount_id: link.mount_id.clone(), inode };
+            async move { bridge.list_xattrs(request).await }
+        });
+        Ok(answer.await?.names)
+    }
+
+    /// The next data or hole at or after an offset; none at or behind the end.
+    pub async fn seek(&self, inode: u64, offset: u64, whence: api::SeekWhence) -> Result<Option<u64>> {
+        let answer = self.call("seek", |link| {
+            let mut bridge = self.bridge();
+            let whence = whence.into();
+            let request = api::SeekRequest { mount_id: link.mount_id.clone(), inode, offset, whence };
+            async move { bridge.seek(request).await }
+        });
+        match answer.await {
+            Ok(answer) => Ok(Some(answer.offset)),
+            Err(error) if error.reason == Reason::NoData => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Size and use.
+    pub async fn statfs(&self) -> Result<api::StatFileSystemResponse> {
+        let answer = self.call("statfs", |link| {
+            let mut bridge = self.bridge();
+            let request = api::StatFileSystemRequest { mount_id: link.mount_id.clone() };
+            async move { bridge.stat_file_system(request).await }
+        });
+        answer.await
+    }
+
+    /// Applies one change.
+    pub async fn apply(&self, op: Op) -> Result<Applied> {
+        let mut applied = self.apply_all(std::slice::from_ref(&op), false).await?;
+        applied.pop().ok_or_else(|| Error::new(Reason::Internal, "apply: no answer to the change"))?
+    }
+
+    /// Writes, in pieces that the server allows, and stops at the first that falls short.
+    pub async fn write(&self, write: api::WriteDataOp) -> Result<Applied> {
+        let most = self.max_write().await?;
+        if write.data.len() <= most {
+            return self.apply(Op::Write(write)).await;
+        }
+        let mut all: Option<Applied> = None;
+        for piece in (0..write.data.len()).step_by(most) {
+            let end = (piece + most).min(write.data.len());
+            let offset = write.offset + piece as u64;
+            let data = write.data.slice(piece..end);
+            let done = self.apply(Op::Write(api::WriteDataOp { offset, data, ..write.clone() })).await?;
+            all = Some(match all {
+                None => done,
+                Some(before) => Applied { count: before.count + done.count, ..done.clone() }
+                    .starting_like(&before),
+            });
+        }
+        present(all, "write")
+    }
+
+    async fn max_write(&self) -> Result<usize> {
+        let patience = std::time::Instant::now() + self.client().timeout();
+        Ok(self.link_until(patience).await?.max_write as usize)
+    }
+
+    /// Opens an inode (see [`api::OpenOp`]); it lives until [`Mount::release`].
+    pub async fn open(&self, open: api::OpenOp) -> Result<Applied> {
+        let ino = open.inode;
+        // Counted first: a reconnect in the middle then opens it again.
+        self.ops.count_open(ino);
+        let opened = self.apply(Op::Open(open)).await;
+        if opened.is_err() {
+            self.ops.count_closed(ino);
+        }
+        opened
+    }
+
+    /// Makes, and with `open` also opens, a file.
+    pub async fn create(&self, create: api::CreateOp) -> Result<Applied> {
+        let is_open = create.open;
+        let created = self.apply(Op::Create(create)).await?;
+        if let (true, Some(attributes)) = (is_open, &created.attributes) {
+            self.ops.count_open(attributes.inode);
+        }
+        Ok(created)
+    }
+
+    /// Ends one open. Sent soon, together with others; waits only when very many are waiting.
+    pub async fn release(&self, ino: u64) {
+        self.ops.count_closed(ino);
+        // Fails only when the mount has ended, and with it everything that was open.
+        let _ = self.ops.releases.send(ino).await;
+    }
+
+    pub(crate) async fn send_releases(self: Arc<Self>, mut waiting: mpsc::Receiver<u64>) {
+        let mut inodes = Vec::new();
+        while waiting.recv_many(&mut inodes, RELEASE_BATCH).await > 0 {
+            let ops: Vec<Op> = inodes.drain(..).map(|inode| Op::Release(api::ReleaseOp { inode })).collect();
+            if let Err(error) = self.apply_all(&ops, false).await {
+                tracing::debug!(?error, "releases were not sent; they end with the attachment");
+            }
+        }
+    }
+
+    /// Applies changes in order. The outer result is about the call, the inner ones about each change.
+    pub(crate) async fn apply_all(&self, ops: &[Op], durable: bool) -> Result<Vec<Result<Applied>>> {
+        let numbers = self.ops.begin(ops.len());
+        let mut before: Option<String> = None;
+        let answer = self.call("apply", |link: Arc<Link>| {
+            let may = ops.iter().all(|op| Self::may_repeat(before.as_deref(), &link, op));
+            before = Some(link.mount_id.clone());
+            let request = api::ApplyOpsRequest {
+                mount_id: link.mount_id.clone(),
+                ops: numbers.ids.iter().zip(ops).map(|(id, op)| api::Op { op_id: *id, op: Some(op.clone()) }).collect(),
+                durable,
+                answered_below: self.ops.answered_below(),
+            };
+            let mut bridge = self.bridge();
+            async move {
+                match may {
+                    true => bridge.apply_ops(request).await.map_err(Failure::from),
+                    false => Err(Failure::Error(outcome_unknown())),
+                }
+            }
+        });
+        let answer = answer.await?;
+        self.saw(answer.revision);
+        Ok(answer.results.into_iter().map(outcome).collect())
+    }
+}
+
+impl Applied {
+    fn starting_like(mut self, before: &Self) -> Self {
+        (self.offset, self.version_before) = (before.offset, before.version_before);
+        self
+    }
+}
+
+fn outcome_unknown() -> Error {
+    Error::new(Reason::TimedOut, "the connection broke while a change was under way; it may or may not have happened")
+        .next("look at the result before doing it again")
+}
+
+fn outcome(result: api::OpResult) -> Result<Applied> {
+    if result.errno == 0 {
+        let api::OpResult { attributes, count, offset, version_before, .. } = result;
+        return Ok(Applied { attributes, count, offset, version_before });
+    }
+    let reason = Reason::from_wire(&result.reason).unwrap_or(Reason::Io);
+    Err(if result.message.is_empty() { reason.into() } else { Error::new(reason, result.message) })
+}
+
+fn present<T>(value: Option<T>, operation: &str) -> Result<T> {
+    value.ok_or_else(|| Error::new(Reason::Internal, format!("{operation}: the answer is incomplete")))
+}

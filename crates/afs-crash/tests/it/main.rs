@@ -1,0 +1,4 @@
+//! The crash suites: one binary.
+
+#[cfg(test)]
+mod power_cut;

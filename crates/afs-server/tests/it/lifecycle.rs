@@ -1,0 +1,50 @@
+//! Start, stop, and what must not start.
+
+use crate::harness::{Server, config, empty_session};
+use afs_server::{Settings, start};
+use afs_types::Reason;
+use std::time::{Duration, Instant};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_server_on_the_same_data_or_port_is_refused() {
+    let server = Server::start().await;
+    let error = start(config(server.dir.path())).await.err().unwrap();
+    assert_eq!(error.reason, Reason::InUse, "{error:?}");
+    let listen = server.running().addresses()[0].to_string();
+    let elsewhere = server.dir.path().join("other");
+    let settings = Settings { listen: Some(listen), data_dir: Some(elsewhere.clone()), ..Settings::default() };
+    let error = start(settings.resolve().unwrap()).await.err().unwrap();
+    assert_eq!(error.reason, Reason::InUse, "{error:?}");
+    assert!(!elsewhere.exists(), "nothing is touched before the port is ours");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_waits_for_requests_and_is_quick() {
+    let mut server = Server::start().await;
+    let clients = server.both().await;
+    let id = empty_session(&clients[0]).await;
+    let writes: Vec<_> = (0..50)
+        .map(|n| {
+            let (client, id) = (clients[n % 2].clone(), id.clone());
+            tokio::spawn(async move { client.write(&id, &format!("/f{n}"), &[b'x'; 10_000]).await })
+        })
+        .collect();
+    clients[0].ok("Session.WaitDurable", serde_json::json!({"session_id": id})).await;
+    let begin = Instant::now();
+    server.stop().await;
+    assert!(begin.elapsed() < Duration::from_secs(9), "{:?}", begin.elapsed());
+    let mut acknowledged = Vec::new();
+    for (n, write) in writes.into_iter().enumerate() {
+        // A request that came after the stop may find nobody; what was acknowledged must be there.
+        if let Ok(Ok(_)) = write.await {
+            acknowledged.push(n);
+        }
+    }
+    drop(clients);
+    let mut again = Server { running: Some(start(config(server.dir.path())).await.unwrap()), dir: server.dir };
+    let [client, _] = again.both().await;
+    for n in acknowledged {
+        assert_eq!(client.read(&id, &format!("/f{n}")).await.unwrap(), [b'x'; 10_000]);
+    }
+    again.stop().await;
+}

@@ -1,0 +1,155 @@
+//! Checkpoints, differences, commits, promotion.
+
+use crate::client::Client;
+use crate::harness::{Server, empty_session, git, git_session};
+use serde_json::{Value, json};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_brings_back_what_was() {
+    let server = Server::start().await;
+    for client in server.both().await {
+        let id = empty_session(&client).await;
+        client.write(&id, "/a", b"1").await.unwrap();
+        let body = json!({"session_id": id, "name": "before", "request_id": "c1"});
+        let point = client.ok("Persistence.CreateCheckpoint", body.clone()).await;
+        assert_eq!(client.ok("Persistence.CreateCheckpoint", body).await, point);
+        client.write(&id, "/a", b"2").await.unwrap();
+        client.write(&id, "/b", b"2").await.unwrap();
+
+        let at = json!({"session_id": id, "path": "/a", "checkpoint_id": point["checkpoint_id"]});
+        assert_eq!(client.ok("FileSystem.ReadLines", at).await["content"], "1");
+        let fork = json!({"session_id": id, "checkpoint_id": point["checkpoint_id"]});
+        let fork = client.ok("Session.ForkSession", fork).await["sessions"][0].clone();
+        assert_eq!(fork["parent_checkpoint_id"], point["checkpoint_id"]);
+        assert_eq!(client.read(fork["session_id"].as_str().unwrap(), "/a").await.unwrap(), b"1");
+
+        let wrong = json!({"session_id": id, "checkpoint_id": point["checkpoint_id"], "if_revision": "999"});
+        assert_eq!(client.refused("Persistence.RestoreCheckpoint", wrong).await.reason, "REVISION_MISMATCH");
+        let restore = json!({"session_id": id, "checkpoint_id": point["checkpoint_id"]});
+        let restored = client.ok("Persistence.RestoreCheckpoint", restore).await;
+        assert_eq!(restored["files_changed"], "2");
+        assert_eq!(client.read(&id, "/a").await.unwrap(), b"1");
+        assert_eq!(client.read(&id, "/b").await.unwrap_err().reason, "NOT_FOUND");
+        let back = json!({"session_id": id, "checkpoint_id": restored["safety_checkpoint_id"]});
+        client.ok("Persistence.RestoreCheckpoint", back).await;
+        assert_eq!(client.read(&id, "/a").await.unwrap(), b"2");
+
+        let listed = client.ok("Persistence.ListCheckpoints", json!({"session_id": id})).await;
+        assert_eq!(listed["checkpoints"].as_array().unwrap().len(), 1, "automatic ones are hidden");
+        let all = client.ok("Persistence.ListCheckpoints", json!({"session_id": id, "include_automatic": true})).await;
+        assert_eq!(all["checkpoints"].as_array().unwrap().len(), 3);
+        let one = json!({"session_id": id, "checkpoint_id": point["checkpoint_id"]});
+        client.ok("Persistence.DeleteCheckpoint", one.clone()).await;
+        assert_eq!(client.refused("Persistence.GetCheckpoint", one).await.reason, "CHECKPOINT_NOT_FOUND");
+    }
+}
+
+fn paths(changes: &[Value]) -> Vec<(&str, &str)> {
+    changes.iter().map(|c| (c["path"].as_str().unwrap(), c["kind"].as_str().unwrap())).collect()
+}
+
+/// Edits of every kind.
+async fn work(client: &Client, id: &str) {
+    client.write(id, "/README.md", b"# Hello\n\nthere\n").await.unwrap();
+    client.write(id, "/new/file.txt", b"new\n").await.unwrap();
+    client.write(id, "/bin", b"\0\x01").await.unwrap();
+    let changes = json!({"session_id": id, "changes": [
+        {"move": {"source": "/src/main.rs", "destination": "/src/lib.rs"}},
+        {"remove": {"path": "/link"}},
+        {"chmod": {"path": "/run.sh", "mode": 0o644}},
+    ]});
+    client.ok("FileSystem.SubmitChanges", changes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_diff_is_a_patch_that_git_takes() {
+    let server = Server::start().await;
+    let repo = server.repository();
+    for client in server.both().await {
+        let session = git_session(&client, &repo).await;
+        let id = session["session_id"].as_str().unwrap();
+        work(&client, id).await;
+        let changes = client.all("Persistence.Diff", json!({"session_id": id})).await.unwrap();
+        assert_eq!(
+            paths(&changes),
+            [
+                ("/README.md", "CHANGE_KIND_MODIFIED"),
+                ("/bin", "CHANGE_KIND_ADDED"),
+                ("/link", "CHANGE_KIND_DELETED"),
+                ("/new", "CHANGE_KIND_ADDED"),
+                ("/new/file.txt", "CHANGE_KIND_ADDED"),
+                ("/run.sh", "CHANGE_KIND_MODE"),
+                ("/src/lib.rs", "CHANGE_KIND_RENAMED"),
+            ]
+        );
+        assert_eq!((&changes[0]["lines_added"], &changes[0]["lines_removed"]), (&json!("1"), &json!("1")));
+        assert_eq!(changes[1]["binary"], true);
+        assert_eq!(changes[6]["old_path"], "/src/main.rs");
+
+        let check = server.dir.path().join(format!("check-{:?}", client.surface));
+        git(server.dir.path(), &["clone", "-q", repo.to_str().unwrap(), check.to_str().unwrap()]);
+        let patch: String = changes.iter().filter(|c| c["binary"] == false).map(|c| c["patch"].as_str().unwrap()).collect();
+        std::fs::write(check.join("p"), patch).unwrap();
+        git(&check, &["apply", "--index", "p"]);
+        for (path, content) in [("README.md", "# Hello\n\nthere\n"), ("new/file.txt", "new\n")] {
+            assert_eq!(std::fs::read_to_string(check.join(path)).unwrap(), content);
+        }
+        assert!(check.join("src/lib.rs").exists() && !check.join("src/main.rs").exists() && !check.join("link").exists());
+
+        let some = json!({"session_id": id, "paths": ["/new"], "name_only": true});
+        assert_eq!(paths(&client.all("Persistence.Diff", some).await.unwrap()).len(), 2);
+        let none = client.all("Persistence.Diff", json!({"session_id": id, "base": "live"})).await.unwrap();
+        assert!(none.is_empty(), "{none:?}");
+        let bad = client.all("Persistence.Diff", json!({"session_id": id, "base": "what"})).await.unwrap_err();
+        assert_eq!(bad.reason, "INVALID_ARGUMENT");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_reaches_the_repository() {
+    let server = Server::start().await;
+    let repo = server.repository();
+    for client in server.both().await {
+        let session = git_session(&client, &repo).await;
+        let id = session["session_id"].as_str().unwrap();
+        let nothing = json!({"session_id": id, "message": "none"});
+        assert_eq!(client.refused("Persistence.CreateCommit", nothing).await.reason, "NOTHING_TO_COMMIT");
+        work(&client, id).await;
+        let body = json!({"session_id": id, "message": "work\n\nmore", "git": {"author_name": "Ann", "author_email": "ann@example.invalid"}, "request_id": "k1"});
+        let commit = client.ok("Persistence.CreateCommit", body.clone()).await;
+        assert_eq!(client.ok("Persistence.CreateCommit", body).await["commit_id"], commit["commit_id"]);
+        assert_eq!(commit["files_changed"].as_str().unwrap().parse::<u32>().unwrap() >= 5, true, "{commit}");
+
+        let branch = format!("feature-{:?}", client.surface).to_lowercase();
+        let promoted = client.ok("Persistence.Promote", json!({"commit_id": commit["commit_id"], "branch": branch})).await;
+        assert_eq!((&promoted["git_oid"], &promoted["previous_git_oid"]), (&commit["git_oid"], &json!("")));
+        assert_eq!(git(&repo, &["rev-parse", &branch]), commit["git_oid"].as_str().unwrap());
+        assert_eq!(git(&repo, &["rev-parse", &format!("{branch}^{{tree}}")]), commit["git_tree_oid"].as_str().unwrap());
+        assert_eq!(git(&repo, &["log", "-1", "--format=%an <%ae> %s", &branch]), "Ann <ann@example.invalid> work");
+        assert_eq!(git(&repo, &["show", &format!("{branch}:README.md")]), "# Hello\n\nthere");
+        let tree = git(&repo, &["ls-tree", "-r", "--format=%(objectmode) %(path)", &branch]);
+        assert_eq!(tree, "100644 README.md\n100644 bin\n100644 new/file.txt\n100644 run.sh\n100644 src/lib.rs");
+
+        let absent = json!({"commit_id": commit["commit_id"], "branch": branch, "if_branch_absent": true});
+        assert_eq!(client.refused("Persistence.Promote", absent).await.reason, "PROMOTE_CONFLICT");
+        let stale = json!({"commit_id": commit["commit_id"], "branch": branch, "if_branch_oid": "0".repeat(39) + "1"});
+        assert_eq!(client.refused("Persistence.Promote", stale).await.reason, "PROMOTE_CONFLICT");
+        let listed = client.ok("Persistence.ListCommits", json!({"session_id": id})).await;
+        assert_eq!(listed["commits"][0]["pushed_ref"], branch);
+        let one = client.ok("Persistence.GetCommit", json!({"commit_id": commit["commit_id"]})).await;
+        assert_eq!(one["session_id"], id);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_git_sessions_commit() {
+    let server = Server::start().await;
+    for client in server.both().await {
+        let id = empty_session(&client).await;
+        client.write(&id, "/a", b"1").await.unwrap();
+        let problem = client.refused("Persistence.CreateCommit", json!({"session_id": id, "message": "m"})).await;
+        assert_eq!(problem.reason, "NOT_GIT");
+        let problem = client.refused("Persistence.CreateCommit", json!({"session_id": id, "message": " "})).await;
+        assert_eq!(problem.violations[0].field, "message");
+    }
+}

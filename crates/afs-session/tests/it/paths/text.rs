@@ -1,0 +1,231 @@
+//! Edits, patches, change sets.
+
+use super::*;
+
+#[test]
+fn edits() {
+    let rig = Rig::new();
+    let f = based(&rig, "sess_a");
+    let me = &By::default();
+    let edit = |edits: Vec<Replacement>, dry_run| FileEdit { edits, dry_run, ..FileEdit::default() };
+    let want = edit(vec![replacement("needle = 1", "needle = 2")], true);
+    let revision = f.session().stamp().seq;
+    let dry = f.edit_file(&p("/link"), &want, me).unwrap();
+    assert_eq!((dry.replacements, f.session().stamp().seq), (1, revision));
+    assert!(dry.diff.contains("-    let needle = 1;\n+    let needle = 2;\n"), "{}", dry.diff);
+    assert!(text(&f, "/src/main.rs").contains("= 1"));
+    let done = f.edit_file(&p("/link"), &FileEdit { dry_run: false, ..want }, me).unwrap();
+    assert_eq!((done.diff, done.revision), (dry.diff, revision + 1));
+    assert_eq!(done.entry.unwrap().etag, dry.entry.unwrap().etag, "a dry run knows the etag");
+    let error = fails(
+        f.edit_file(&p("/src/main.rs"), &edit(vec![replacement("needle = 1", "x")], false), me),
+        Reason::EditNotFound,
+    );
+    assert!(error.message().starts_with("/src/main.rs: old_text of edit 1"), "{error}");
+    fails(
+        f.edit_file(&p("/src/main.rs"), &edit(vec![replacement("n", "x")], false), me),
+        Reason::EditNotUnique,
+    );
+    fails(f.edit_file(&p("/none"), &edit(vec![replacement("n", "x")], false), me), Reason::NotFound);
+    fails(f.edit_file(&p("/src"), &edit(vec![replacement("n", "x")], false), me), Reason::IsADirectory);
+    f.session().write(f.stat(&p("/bin")).unwrap().attr.ino, 0, b"\xff", 0, 0).unwrap();
+    fails(f.edit_file(&p("/bin"), &edit(vec![replacement("n", "x")], false), me), Reason::NotText);
+}
+
+#[test]
+fn edits_from_many_threads_are_all_there() {
+    const THREADS: usize = 3;
+    const EDITS: usize = 15;
+    let rig = Rig::new();
+    rig.empty("sess_a");
+    // Large, so that an edit takes long enough for others to come in between.
+    let rest = "a line that nobody changes\n".repeat(40_000);
+    let content = |n: usize| {
+        let lines: String = (0..THREADS).map(|t| format!("{t}: {}\n", "x".repeat(n))).collect();
+        lines + &rest
+    };
+    write(&files(&rig, "sess_a"), "/f", &content(0));
+    std::thread::scope(|scope| {
+        for t in 0..THREADS {
+            let rig = &rig;
+            scope.spawn(move || {
+                let f = files(rig, "sess_a");
+                for n in 0..EDITS {
+                    let (old, new) = (format!("{t}: {}\n", "x".repeat(n)), format!("{t}: {}\n", "x".repeat(n + 1)));
+                    let edit = FileEdit { edits: vec![replacement(&old, &new)], ..FileEdit::default() };
+                    f.edit_file(&p("/f"), &edit, &By::default()).unwrap();
+                    let log = WriteOptions { at: WriteAt::End, ..WriteOptions::default() };
+                    f.write_file(&p("/log"), &log, &By::default(), &mut &b"line\n"[..]).unwrap();
+                }
+            });
+        }
+    });
+    let f = files(&rig, "sess_a");
+    assert!(text(&f, "/f") == content(EDITS), "an edit is lost");
+    assert_eq!(text(&f, "/log"), "line\n".repeat(THREADS * EDITS));
+}
+
+const GIT_PATCH: &str = "\
+diff --git a/README.md b/docs/readme.md
+similarity index 50%
+rename from README.md
+rename to docs/readme.md
+--- a/README.md
++++ b/docs/readme.md
+@@ -1,3 +1,3 @@
+-# Title
++# New title
+ 
+ needle one
+diff --git a/src/main.rs b/src/main.rs
+old mode 100644
+new mode 100755
+diff --git a/src/deep/lib.rs b/src/deep/lib.rs
+deleted file mode 100644
+--- a/src/deep/lib.rs
++++ /dev/null
+@@ -1 +0,0 @@
+-// nothing
+diff --git a/link b/link
+--- a/link
++++ b/link
+@@ -1 +1 @@
+-src/main.rs
+\\ No newline at end of file
++docs/readme.md
+\\ No newline at end of file
+diff --git a/new/run.sh b/new/run.sh
+new file mode 100755
+--- /dev/null
++++ b/new/run.sh
+@@ -0,0 +1,2 @@
++#!/bin/sh
++true
+";
+
+#[test]
+fn git_patches() {
+    let rig = Rig::new();
+    let f = based(&rig, "sess_a");
+    let me = &By::default();
+    let patch = |text: &str| Patch { text: text.into(), ..Patch::default() };
+    let dry = f.apply_patch(&Patch { dry_run: true, ..patch(GIT_PATCH) }, me).unwrap();
+    assert!(exists(&f, "/README.md") && !exists(&f, "/new"));
+    let done = f.apply_patch(&patch(GIT_PATCH), me).unwrap();
+    let shown: Vec<_> = done
+        .files
+        .iter()
+        .map(|x| (x.path.to_text(), x.kind.clone(), x.lines_added, x.lines_removed))
+        .collect();
+    let renamed = ChangeKind::Renamed { from: p("/README.md"), modified: true };
+    assert_eq!(
+        shown,
+        [
+            ("/docs/readme.md".to_owned(), renamed, 1, 1),
+            ("/src/main.rs".to_owned(), ChangeKind::Mode, 0, 0),
+            ("/src/deep/lib.rs".to_owned(), ChangeKind::Deleted, 0, 1),
+            ("/link".to_owned(), ChangeKind::Modified, 1, 1),
+            ("/new/run.sh".to_owned(), ChangeKind::Added, 2, 0),
+        ]
+    );
+    assert_eq!(
+        dry.files.iter().map(|x| &x.kind).collect::<Vec<_>>(),
+        done.files.iter().map(|x| &x.kind).collect::<Vec<_>>()
+    );
+    assert_eq!(text(&f, "/docs/readme.md"), "# New title\n\nneedle one\n");
+    assert_eq!(text(&f, "/link"), "# New title\n\nneedle one\n");
+    let mode = |path: &str| f.stat(&p(path)).unwrap().attr.mode;
+    assert_eq!((mode("/src/main.rs"), mode("/new/run.sh")), (0o100_755, 0o100_755));
+    assert!(!exists(&f, "/README.md") && !exists(&f, "/src/deep/lib.rs"));
+    let revision = f.session().stamp().seq;
+    // The second file does not fit: nothing of the first is there.
+    let bad = "--- a/src/main.rs\n+++ b/src/main.rs\n@@ -1 +1 @@\n-fn main() {\n+fn other() {\n--- a/src/b.txt\n+++ b/src/b.txt\n@@ -1 +1 @@\n-x\n+y\n";
+    let error = fails(f.apply_patch(&patch(bad), me), Reason::PatchConflict);
+    assert_eq!(error.message(), "/src/b.txt: hunk 1 does not fit: line 1: want \"x\", the file has \"b\"");
+    for key in ["path", "hunk", "line"] {
+        assert!(error.metadata().iter().any(|(k, _)| *k == key), "{key}");
+    }
+    fails(f.apply_patch(&patch(GIT_PATCH), me), Reason::PatchConflict);
+    let other = Patch { if_revision: Some(revision - 1), ..patch(bad) };
+    fails(f.apply_patch(&other, me), Reason::RevisionMismatch);
+    assert_eq!(f.session().stamp().seq, revision);
+}
+
+#[test]
+fn envelope_patches() {
+    let rig = Rig::new();
+    let f = based(&rig, "sess_a");
+    let patch = "*** Begin Patch\n*** Update File: src/main.rs\n*** Move to: src/app.rs\n@@ fn main() {\n-    let needle = 1;\n\
+        +    let needle = 3;\n*** Add File: src/new.rs\n+// new\n*** Delete File: src/b.txt\n*** End Patch\n";
+    f.apply_patch(&Patch { text: patch.into(), ..Patch::default() }, &By::default()).unwrap();
+    assert_eq!(text(&f, "/src/app.rs"), "fn main() {\n    let needle = 3;\n}\n");
+    assert_eq!(text(&f, "/src/new.rs"), "// new\n");
+    assert!(!exists(&f, "/src/b.txt") && exists(&f, "/src/c.txt") && !exists(&f, "/src/main.rs"));
+    let error = fails(
+        f.apply_patch(&Patch { text: patch.into(), ..Patch::default() }, &By::default()),
+        Reason::PatchConflict,
+    );
+    assert!(error.message().starts_with("/src/main.rs: "), "{error}");
+}
+
+#[test]
+fn change_sets_are_all_or_nothing() {
+    let rig = Rig::new();
+    let f = based(&rig, "sess_a");
+    let me = &By::default();
+    let write = |path: &str, text: &str| ChangeOp::Write {
+        path: p(path),
+        content: text.to_owned().into(),
+        mode: None,
+        create_parents: true,
+    };
+    let changes = vec![
+        change(write("/n/a", "one two")),
+        change(ChangeOp::Edit { path: p("/n/a"), edits: vec![replacement("two", "three")] }),
+        change(ChangeOp::Copy { source: p("/n"), destination: p("/m"), recursive: true, overwrite: false }),
+        change(ChangeOp::Edit { path: p("/n/a"), edits: vec![replacement("one", "zero")] }),
+        change(ChangeOp::Move { source: p("/src"), destination: p("/s"), overwrite: false }),
+        change(ChangeOp::Symlink { path: p("/s/l"), target: b"main.rs".to_vec() }),
+        change(ChangeOp::Chmod { path: p("/s/l"), mode: 0o600 }),
+        change(ChangeOp::Mkdir { path: p("/x/y"), mode: Some(0o700), parents: true }),
+        change(ChangeOp::Remove { path: p("/target"), recursive: true }),
+    ];
+    let set = ChangeSet { changes: changes.clone(), ..ChangeSet::default() };
+    let revision = f.session().stamp().seq;
+    let dry = f.submit_changes(&ChangeSet { dry_run: true, ..set.clone() }, me).unwrap();
+    assert_eq!((f.session().stamp().seq, exists(&f, "/n")), (revision, false));
+    let bad = [
+        changes.clone(),
+        vec![change(ChangeOp::Edit { path: p("/m/a"), edits: vec![replacement("zero", "x")] })],
+    ]
+    .concat();
+    let error = fails(
+        f.submit_changes(&ChangeSet { changes: bad, ..ChangeSet::default() }, me),
+        Reason::EditNotFound,
+    );
+    assert!(error.message().starts_with("change 9: /m/a: "), "{error}");
+    assert!(error.metadata().contains(&("change", "9".to_owned())));
+    assert_eq!((f.session().stamp().seq, exists(&f, "/n")), (revision, false));
+    let stale = ChangeSet { if_revision: Some(revision + 1), ..set.clone() };
+    fails(f.submit_changes(&stale, me), Reason::RevisionMismatch);
+    let done = f.submit_changes(&set, me).unwrap();
+    let shown = |c: &afs_session::paths::Changes| {
+        c.entries
+            .iter()
+            .map(|(path, e)| (path.to_text(), e.as_ref().map(|e| e.attr.mode)))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(shown(&done), shown(&dry));
+    assert_eq!((text(&f, "/n/a"), text(&f, "/m/a")), ("zero three".into(), "one three".into()));
+    assert_eq!(f.stat(&p("/s/main.rs")).unwrap().attr.mode, 0o100_600);
+    assert_eq!(done.entries[8], (p("/target"), None));
+    let guarded = Change {
+        precondition: Precondition { if_absent: true, ..Precondition::default() },
+        op: write("/n/a", "x"),
+    };
+    let error = fails(
+        f.submit_changes(&ChangeSet { changes: vec![guarded], ..ChangeSet::default() }, me),
+        Reason::EtagMismatch,
+    );
+    assert!(error.message().starts_with("change 0: /n/a exists already"), "{error}");
+}
