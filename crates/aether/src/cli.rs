@@ -137,7 +137,8 @@ fn start_logging(verbose: u8, format: LogFormat) {
         _ => "trace,h2=info,hyper=info,hyper_util=info,tower=info,rustls=info",
     };
     let filter = EnvFilter::try_from_env("AETHER_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),

@@ -113,7 +113,8 @@ impl Config {
         Ok(Self {
             endpoint: endpoint.unwrap_or_else(|| default(DEFAULT_ENDPOINT.to_owned())),
             log_format: first(&files, |f| f.logging.format).unwrap_or_else(|| default(LogFormat::Text)),
-            metrics_addr: first(&files, |f| f.logging.metrics_addr.clone()).unwrap_or_else(|| default(String::new())),
+            metrics_addr: first(&files, |f| f.logging.metrics_addr.clone())
+                .unwrap_or_else(|| default(String::new())),
         })
     }
 }
@@ -123,7 +124,9 @@ fn default<T>(value: T) -> Setting<T> {
 }
 
 fn first<T>(files: &[(PathBuf, File)], get: impl Fn(&File) -> Option<T>) -> Option<Setting<T>> {
-    files.iter().find_map(|(path, file)| Some(Setting { value: get(file)?, origin: Origin::File(path.clone()) }))
+    files
+        .iter()
+        .find_map(|(path, file)| Some(Setting { value: get(file)?, origin: Origin::File(path.clone()) }))
 }
 
 fn read(path: &Path, must_exist: bool) -> Result<Option<File>> {
@@ -185,7 +188,10 @@ metrics_addr = "127.0.0.1:9464"
     fn mistakes_are_errors_that_name_the_file_and_the_keys() {
         for bad in ["[bridge]\nendpoint = \"x\"", "[bridg]", "[logging]\nformat = \"xml\"", "not toml"] {
             let error = load(bad, None, None).unwrap_err();
-            assert!(error.message().contains("c.toml") && error.next_step().contains("server_endpoint"), "{error}");
+            assert!(
+                error.message().contains("c.toml") && error.next_step().contains("server_endpoint"),
+                "{error}"
+            );
         }
         let missing = Overrides { file: Some("/nonexistent/x.toml".into()), ..Overrides::default() };
         assert!(Config::load(missing).is_err());

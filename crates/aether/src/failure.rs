@@ -85,7 +85,10 @@ mod tests {
     fn an_error_says_what_why_and_what_next() {
         let error = Error::new(Reason::InUse, "sess_x is mounted").with("mounts", "2").next("unmount it");
         let style = Style::plain();
-        assert_eq!(describe(&error, false, &style), "error: sess_x is mounted\n  mounts = 2 (IN_USE)\nnext: unmount it");
+        assert_eq!(
+            describe(&error, false, &style),
+            "error: sess_x is mounted\n  mounts = 2 (IN_USE)\nnext: unmount it"
+        );
         let problem: Problem = serde_json::from_str(&describe(&error, true, &style)).unwrap();
         assert_eq!((problem.reason.as_str(), problem.next_steps[0].as_str()), ("IN_USE", "unmount it"));
     }

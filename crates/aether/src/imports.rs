@@ -31,7 +31,8 @@ impl From {
         let spec = match (&self.git, &self.local) {
             (Some(git), _) => {
                 // A directory whose own name has an `@` is no ref.
-                let (url, reference) = if Path::new(git).exists() { (git.as_str(), None) } else { split_ref(git) };
+                let (url, reference) =
+                    if Path::new(git).exists() { (git.as_str(), None) } else { split_ref(git) };
                 let url = match Path::new(url).exists() {
                     true => absolute(Path::new(url))?,
                     false => url.to_owned(),
@@ -57,9 +58,10 @@ fn absolute(path: &Path) -> Result<String> {
     let resolved = path.canonicalize().map_err(|e| {
         Error::new(Reason::NotFound, format!("{}: {e}", path.display())).next("check the path")
     })?;
-    resolved.into_os_string().into_string().map_err(|p| {
-        Error::invalid("path", format!("text; {} is not UTF-8", p.display()))
-    })
+    resolved
+        .into_os_string()
+        .into_string()
+        .map_err(|p| Error::invalid("path", format!("text; {} is not UTF-8", p.display())))
 }
 
 /// How to name a source.

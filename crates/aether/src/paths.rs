@@ -42,8 +42,11 @@ fn private_dir(dir: &Path) -> Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
     let meta = fs::symlink_metadata(dir).map_err(failed)?;
     if !meta.is_dir() || meta.uid() != rustix::process::getuid().as_raw() {
-        return Err(Error::new(afs_types::Reason::PermissionDenied, format!("{} is not ours", dir.display()))
-            .next("remove it, or set XDG_RUNTIME_DIR to a directory of your own"));
+        return Err(Error::new(
+            afs_types::Reason::PermissionDenied,
+            format!("{} is not ours", dir.display()),
+        )
+        .next("remove it, or set XDG_RUNTIME_DIR to a directory of your own"));
     }
     Ok(())
 }

@@ -64,7 +64,10 @@ mod tests {
 
     #[test]
     fn texts() {
-        assert_eq!([0, 1023, 1024, 1 << 20, 5 << 40].map(bytes), ["0 B", "1023 B", "1.0 KiB", "1.0 MiB", "5.0 TiB"]);
+        assert_eq!(
+            [0, 1023, 1024, 1 << 20, 5 << 40].map(bytes),
+            ["0 B", "1023 B", "1.0 KiB", "1.0 MiB", "5.0 TiB"]
+        );
         assert_eq!(mode(0o100_644), "-rw-r--r--");
         assert_eq!(mode(0o041_777), "drwxrwxrwt");
         assert_eq!(mode(0o106_654), "-rwSr-sr--");

@@ -91,7 +91,10 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 
 /// Octal permission bits.
 pub(crate) fn permissions(text: &str) -> Result<u32, String> {
-    u32::from_str_radix(text, 8).ok().filter(|m| *m <= 0o7777).ok_or_else(|| "want octal permission bits, e.g. 644".into())
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|m| *m <= 0o7777)
+        .ok_or_else(|| "want octal permission bits, e.g. 644".into())
 }
 
 /// `REPOSITORY[@REF]`. An `@` in a user name (`git@host:path`, `https://me@host/path`) is not a ref.
@@ -106,7 +109,9 @@ pub(crate) fn split_ref(text: &str) -> (&str, Option<&str>) {
         },
     };
     match text[start..].rfind('@') {
-        Some(at) if at > 0 && at + 1 < text.len() - start => (&text[..start + at], Some(&text[start + at + 1..])),
+        Some(at) if at > 0 && at + 1 < text.len() - start => {
+            (&text[..start + at], Some(&text[start + at + 1..]))
+        }
         _ => (text, None),
     }
 }

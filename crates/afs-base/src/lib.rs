@@ -168,9 +168,9 @@ pub fn import_as(
     }
 }
 
-/// Threads of one import.
+/// Threads of one import: one more than processors, because each waits for the disk now and then.
 fn threads() -> usize {
-    std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8)
+    std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8) + 1
 }
 
 /// Writes the table of an import that is not from git.

@@ -152,7 +152,7 @@ impl<'a> Source<'a> {
         check_reference(name)?;
         if let (Some(oid), true) = (parse_hex(name.as_bytes()), self.path().exists()) {
             let mirror = self.open(true)?;
-            if mirror.holds(&oid)? {
+            if holds(&mirror.path, &oid)? {
                 return Ok((mirror, Head { oid, branch: None }));
             }
         }
@@ -161,14 +161,14 @@ impl<'a> Source<'a> {
             false => self.first_clone(&mirror, name, rng)?,
             true => {
                 let head = self.look(reference)?;
-                if !mirror.holds(&head.oid)? {
+                if !holds(&mirror.path, &head.oid)? {
                     self.clean_after_kill(&mirror)?;
-                    self.fetch(&mirror, name, &head)?;
+                    self.fetch(&mirror.path, &mirror.lock, name, &head)?;
                 }
                 head
             }
         };
-        if !mirror.holds(&head.oid)? {
+        if !holds(&mirror.path, &head.oid)? {
             return Err(self.no_such_ref(name));
         }
         mirror.lock.change(true, self.progress)?;
@@ -198,13 +198,12 @@ impl<'a> Source<'a> {
             clone_local::take_objects(&self.git, &fresh, mirror.lock.file(), scratch.path(), self.progress)?;
         }
         self.make_commits_repository(&fresh)?;
-        let candidate = Mirror { path: fresh.clone(), lock: self.scratch_lock(&scratch)? };
         let head = match head {
             Some(head) => head,
             None => self.rev_parse_at(&fresh, name)?.ok_or_else(|| self.no_such_ref(name))?,
         };
-        if !candidate.holds(&head.oid)? {
-            self.fetch(&candidate, name, &head)?;
+        if !holds(&fresh, &head.oid)? {
+            self.fetch(&fresh, &mirror.lock, name, &head)?;
         }
         std::fs::rename(&fresh, &mirror.path)
             .map_err(|e| Error::io(format_args!("move the mirror to {}", mirror.path.display()), e))?;
@@ -212,12 +211,8 @@ impl<'a> Source<'a> {
         Ok(head)
     }
 
-    fn scratch_lock(&self, scratch: &Scratch) -> Result<Lock> {
-        Lock::take(&scratch.path().join("mirror.lock"), false, self.progress)
-    }
-
     /// All branches and tags, and what was asked for if it is neither.
-    fn fetch(&self, mirror: &Mirror, name: &str, head: &Head) -> Result<()> {
+    fn fetch(&self, mirror: &Path, lock: &Lock, name: &str, head: &Head) -> Result<()> {
         let base = ["fetch", "--progress", "--force", "--no-auto-maintenance", "--no-write-fetch-head"];
         let run = |prune: bool, specs: &[String]| {
             let mut args: Vec<OsString> = base.map(Into::into).into();
@@ -225,14 +220,14 @@ impl<'a> Source<'a> {
             args.extend(["--no-tags", "--no-recurse-submodules", "--"].map(OsString::from));
             args.push(self.remote.target.clone());
             args.extend(specs.iter().map(OsString::from));
-            self.git.run(self.call(Some(&mirror.path), Some(&mirror.lock)), &args, self.progress)
+            self.git.run(self.call(Some(mirror), Some(lock)), &args, self.progress)
         };
         let all = ["+refs/heads/*:refs/heads/*".to_owned(), "+refs/tags/*:refs/tags/*".to_owned()];
         let done = run(true, &all)?;
         if !done.status.success() {
             return Err(self.failed(&done));
         }
-        if !mirror.holds(&head.oid)? {
+        if !holds(mirror, &head.oid)? {
             let oid = hex(&head.oid);
             let from = if name.starts_with("refs/") { name } else { &oid };
             let done = run(false, &[format!("+{from}:refs/aether/import/{oid}")])?;
@@ -240,8 +235,8 @@ impl<'a> Source<'a> {
                 return Err(self.no_such_ref(name).caused_by(self.failed(&done)));
             }
         }
-        if packs::list(&mirror.path.join("objects"))?.len() > MAX_PACKS {
-            let call = self.call(Some(&mirror.path), Some(&mirror.lock));
+        if packs::list(&mirror.join("objects"))?.len() > MAX_PACKS {
+            let call = self.call(Some(mirror), Some(lock));
             self.git.must(call, ["repack", "--geometric=2", "-d", "-q"], self.progress)?;
         }
         Ok(())
@@ -289,11 +284,9 @@ impl<'a> Source<'a> {
     }
 }
 
-impl Mirror {
-    /// Whether an object is in the mirror's packs.
-    pub(crate) fn holds(&self, oid: &Oid) -> Result<bool> {
-        Ok(Packs::open(&[self.path.join("objects")])?.find(oid).is_some())
-    }
+/// Whether an object is in a mirror's packs.
+fn holds(mirror: &Path, oid: &Oid) -> Result<bool> {
+    Ok(Packs::open(&[mirror.join("objects")])?.find(oid).is_some())
 }
 
 /// The repository inside a mirror that holds sessions' commits.

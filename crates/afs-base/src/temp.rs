@@ -60,7 +60,8 @@ fn clean(temp: &Path) -> std::io::Result<()> {
             Err(_) => true,
         };
         if dead {
-            std::fs::remove_dir_all(entry.path())?;
+            // A git child that outlived its process may still write there: then the next import does it.
+            let _ = std::fs::remove_dir_all(entry.path());
         }
     }
     Ok(())

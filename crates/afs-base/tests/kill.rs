@@ -59,7 +59,9 @@ fn an_import_survives_kill_at_any_moment() {
             std::thread::park_timeout(Duration::from_millis(1));
         }
         let _ = child.kill();
-        killed += u32::from(child.wait().unwrap().signal() == Some(9));
+        let status = child.wait().unwrap();
+        assert!(status.success() || status.signal() == Some(9), "round {round}: {status}");
+        killed += u32::from(status.signal() == Some(9));
         let imported = import_in(&root, &format!("blobs{round}"), &url)
             .unwrap_or_else(|e| panic!("round {round}: {e:?}"));
         assert_eq!(imported.upstream, Some(repo.head()), "round {round}");

@@ -14,7 +14,12 @@ use tonic::{Response, Status};
 
 impl Client {
     /// Sends until an answer comes that another attempt would not change, or the time is over.
-    pub(crate) async fn send<T, F>(&self, operation: &'static str, retry: Retry, mut call: impl FnMut() -> F) -> Result<T>
+    pub(crate) async fn send<T, F>(
+        &self,
+        operation: &'static str,
+        retry: Retry,
+        mut call: impl FnMut() -> F,
+    ) -> Result<T>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {

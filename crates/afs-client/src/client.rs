@@ -37,7 +37,10 @@ impl Client {
     /// Checks the options; nothing is sent yet. Must be called inside of a tokio runtime.
     pub fn new(options: &Options) -> Result<Self> {
         let bad = |why: &str| {
-            Error::invalid("endpoint", format!("http://HOST:PORT or https://HOST, not {:?}{why}", options.endpoint))
+            Error::invalid(
+                "endpoint",
+                format!("http://HOST:PORT or https://HOST, not {:?}{why}", options.endpoint),
+            )
         };
         let mut endpoint =
             Endpoint::from_shared(options.endpoint.clone()).map_err(|e| bad(&format!(" ({e})")))?;
@@ -83,7 +86,10 @@ impl Client {
     /// The error of a status, in words for somebody who knows the endpoint.
     pub(crate) fn error(&self, status: &tonic::Status) -> Error {
         let error = from_status(status);
-        if error.reason != Reason::Unavailable || !status.metadata().is_empty() || !status.details().is_empty() {
+        if error.reason != Reason::Unavailable
+            || !status.metadata().is_empty()
+            || !status.details().is_empty()
+        {
             return error;
         }
         // tonic's own: no connection, or one that broke.
@@ -95,8 +101,11 @@ impl Client {
 
     pub(crate) fn timed_out(&self, operation: &str) -> Error {
         let seconds = self.timeout.as_secs_f64();
-        Error::new(Reason::TimedOut, format!("{operation}: no answer from {} within {seconds} s", self.endpoint))
-            .with("endpoint", self.endpoint.clone())
+        Error::new(
+            Reason::TimedOut,
+            format!("{operation}: no answer from {} within {seconds} s", self.endpoint),
+        )
+        .with("endpoint", self.endpoint.clone())
     }
 }
 

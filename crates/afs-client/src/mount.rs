@@ -210,7 +210,9 @@ impl Mount {
                     Err(_) => Err(self.client.timed_out("detach")),
                 }
             }
-            None => Err(Error::new(Reason::Unavailable, "not connected: the server ends the mount by itself")),
+            None => {
+                Err(Error::new(Reason::Unavailable, "not connected: the server ends the mount by itself"))
+            }
         };
         self.state.send_replace(State::Ended(Reason::Unavailable, "this mount has ended".into()));
         if let Some(driver) = self.driver.lock().take() {
@@ -241,7 +243,11 @@ impl Mount {
     }
 
     /// Sends a call that may be sent twice, until it is answered or patience ends.
-    pub(crate) async fn call<T, E, F>(&self, name: &'static str, mut f: impl FnMut(Arc<Link>) -> F) -> Result<T>
+    pub(crate) async fn call<T, E, F>(
+        &self,
+        name: &'static str,
+        mut f: impl FnMut(Arc<Link>) -> F,
+    ) -> Result<T>
     where
         F: Future<Output = Result<Response<T>, E>>,
         E: Into<Failure>,
@@ -352,7 +358,11 @@ impl Mount {
     async fn drive(self: Arc<Self>, mut link: Arc<Link>, mut sync: SyncStream) {
         loop {
             let error = self.follow(&link, &mut sync).await;
-            tracing::warn!(?error, session = self.session_id(), "the connection of the mount is lost; reconnecting");
+            tracing::warn!(
+                ?error,
+                session = self.session_id(),
+                "the connection of the mount is lost; reconnecting"
+            );
             self.suspect(&link, error.message());
             (link, sync) = match self.reconnect(link).await {
                 Ok(again) => again,

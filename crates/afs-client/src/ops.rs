@@ -122,7 +122,9 @@ impl Mount {
     pub async fn lookup(&self, parent: u64, name: Bytes) -> Result<Option<api::Attributes>> {
         let answer = self.call("lookup", |link| {
             let (mut bridge, name) = (self.bridge(), name.clone());
-            async move { bridge.lookup(api::LookupRequest { mount_id: link.mount_id.clone(), parent, name }).await }
+            async move {
+                bridge.lookup(api::LookupRequest { mount_id: link.mount_id.clone(), parent, name }).await
+            }
         });
         Ok(answer.await?.attributes)
     }
@@ -142,7 +144,8 @@ impl Mount {
         let answer = self.call("readdir", |link| {
             let mut bridge = self.bridge();
             let mount_id = link.mount_id.clone();
-            let request = api::ReadDirectoryRequest { mount_id, inode, cookie, max_entries: ENTRIES_PER_PAGE };
+            let request =
+                api::ReadDirectoryRequest { mount_id, inode, cookie, max_entries: ENTRIES_PER_PAGE };
             async move { bridge.read_directory(request).await }
         });
         let answer = answer.await?;
@@ -193,7 +196,9 @@ impl Mount {
     pub async fn getxattr(&self, inode: u64, name: Bytes) -> Result<Bytes> {
         let answer = self.call("getxattr", |link| {
             let (mut bridge, name) = (self.bridge(), name.clone());
-            async move { bridge.get_xattr(api::GetXattrRequest { mount_id: link.mount_id.clone(), inode, name }).await }
+            async move {
+                bridge.get_xattr(api::GetXattrRequest { mount_id: link.mount_id.clone(), inode, name }).await
+            }
         });
         Ok(answer.await?.value)
     }
@@ -253,8 +258,9 @@ impl Mount {
             let done = self.apply(Op::Write(api::WriteDataOp { offset, data, ..write.clone() })).await?;
             all = Some(match all {
                 None => done,
-                Some(before) => Applied { count: before.count + done.count, ..done.clone() }
-                    .starting_like(&before),
+                Some(before) => {
+                    Applied { count: before.count + done.count, ..done.clone() }.starting_like(&before)
+                }
             });
         }
         present(all, "write")
@@ -313,7 +319,12 @@ impl Mount {
             before = Some(link.mount_id.clone());
             let request = api::ApplyOpsRequest {
                 mount_id: link.mount_id.clone(),
-                ops: numbers.ids.iter().zip(ops).map(|(id, op)| api::Op { op_id: *id, op: Some(op.clone()) }).collect(),
+                ops: numbers
+                    .ids
+                    .iter()
+                    .zip(ops)
+                    .map(|(id, op)| api::Op { op_id: *id, op: Some(op.clone()) })
+                    .collect(),
                 durable,
                 answered_below: self.ops.answered_below(),
             };
@@ -339,8 +350,11 @@ impl Applied {
 }
 
 fn outcome_unknown() -> Error {
-    Error::new(Reason::TimedOut, "the connection broke while a change was under way; it may or may not have happened")
-        .next("look at the result before doing it again")
+    Error::new(
+        Reason::TimedOut,
+        "the connection broke while a change was under way; it may or may not have happened",
+    )
+    .next("look at the result before doing it again")
 }
 
 fn outcome(result: api::OpResult) -> Result<Applied> {

@@ -14,6 +14,9 @@ fn mix(i: u64) -> u64 {
     (z ^ (z >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) ^ (z >> 17)
 }
 
+/// The kernel counts processor time in ticks of some milliseconds: shorter measurements mean nothing.
+const ENOUGH_NS: u64 = 50_000_000;
+
 /// Processor time of this thread so far.
 fn cpu_ns() -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
@@ -25,10 +28,13 @@ fn best<T>(name: &str, steps: u64, mut round: impl FnMut() -> T) -> T {
     let mut best = f64::MAX;
     let mut last = None;
     for _ in 0..5 {
-        drop(last.take());
-        let start = cpu_ns();
-        last = Some(black_box(round()));
-        best = best.min((cpu_ns() - start) as f64);
+        let (start, mut rounds) = (cpu_ns(), 0.0);
+        while rounds < 1.0 || cpu_ns() - start < ENOUGH_NS {
+            drop(last.take());
+            last = Some(black_box(round()));
+            rounds += 1.0;
+        }
+        best = best.min((cpu_ns() - start) as f64 / rounds);
     }
     println!("{name:<40}{:>10.1} ms {:>10.1} ns each", best / 1e6, best / steps as f64);
     last.expect("five rounds ran")

@@ -19,6 +19,9 @@ fn key(i: u64) -> (u64, u64) {
     (mix(i) % 5_000, mix(i ^ 0xabcd))
 }
 
+/// The kernel counts processor time in ticks of some milliseconds: shorter measurements mean nothing.
+const ENOUGH_NS: u64 = 50_000_000;
+
 /// Processor time of this thread so far.
 fn cpu_ns() -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
@@ -29,9 +32,12 @@ fn cpu_ns() -> u64 {
 fn best(name: &str, steps: u64, mut round: impl FnMut()) {
     let mut best = f64::MAX;
     for _ in 0..7 {
-        let start = cpu_ns();
-        round();
-        best = best.min((cpu_ns() - start) as f64 / steps as f64);
+        let (start, mut rounds) = (cpu_ns(), 0.0);
+        while rounds < 1.0 || cpu_ns() - start < ENOUGH_NS {
+            round();
+            rounds += 1.0;
+        }
+        best = best.min((cpu_ns() - start) as f64 / rounds / steps as f64);
     }
     println!("{name:<44}{best:>10.1} ns");
 }

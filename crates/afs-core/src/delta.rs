@@ -110,8 +110,9 @@ fn decode_slots(d: &mut Dec<'_>) -> Result<Slot> {
     for _ in 0..d.count()? {
         all.push((d.u64()?, d.bytes()?.into()));
     }
-    let chain = all.into_iter().rev().fold(None, |next: Option<Slot>, (ino, name)| {
-        Some(Slot { ino, name, next: next.map(Arc::new) })
-    });
+    let chain = all
+        .into_iter()
+        .rev()
+        .fold(None, |next: Option<Slot>, (ino, name)| Some(Slot { ino, name, next: next.map(Arc::new) }));
     chain.ok_or_else(|| d.corrupt("a slot is empty"))
 }

@@ -224,7 +224,8 @@ impl Paths {
                 names.get(&ino).cloned()
             }
         };
-        let path = name.and_then(|n| Name::new(&n).ok()).and_then(|n| Some(self.of(tree, true, dir)?.join(n)));
+        let path =
+            name.and_then(|n| Name::new(&n).ok()).and_then(|n| Some(self.of(tree, true, dir)?.join(n)));
         path.or_else(|| tree.path_of(ino)).into_iter().collect()
     }
 }

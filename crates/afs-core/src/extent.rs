@@ -81,9 +81,7 @@ impl Content {
         match (&mut *self, source) {
             // A file written front to back in one go: the run grows in place.
             (Self::Log(at, have), Source::Log(new))
-                if offset == *have
-                    && new.segment == at.segment
-                    && new.offset == at.offset + *have =>
+                if offset == *have && new.segment == at.segment && new.offset == at.offset + *have =>
             {
                 *have += len;
             }

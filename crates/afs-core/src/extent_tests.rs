@@ -39,7 +39,8 @@ fn content_agrees_with_bytes() {
                 }
                 1 => {
                     content.punch(model.len() as u64, offset, len);
-                    let (a, b) = ((offset as usize).min(model.len()), ((offset + len) as usize).min(model.len()));
+                    let (a, b) =
+                        ((offset as usize).min(model.len()), ((offset + len) as usize).min(model.len()));
                     model[a..b].fill(0);
                 }
                 n => {
@@ -61,7 +62,10 @@ fn content_agrees_with_bytes() {
             let size = model.len() as u64;
             assert_eq!(read(&content, size, 0, size), model);
             let from = next(size.max(1));
-            assert_eq!(read(&content, size, from, 33), model[from as usize..][..33.min((size - from) as usize)]);
+            assert_eq!(
+                read(&content, size, from, 33),
+                model[from as usize..][..33.min((size - from) as usize)]
+            );
             let mut e = Enc::new();
             content.encode(&mut e);
             let back = Content::decode(&mut Dec::new(&e.out, "content")).unwrap();

@@ -32,16 +32,37 @@ pub struct AttrSet {
 
 /// One change.
 #[derive(Clone, Debug)]
-#[allow(missing_docs, reason = "the fields carry the names of the rules; each variant's sentence explains them")]
+#[allow(
+    missing_docs,
+    reason = "the fields carry the names of the rules; each variant's sentence explains them"
+)]
 pub enum Op {
     /// A new inode with its first name. `mode` has the type; `target` is a symbolic link's.
-    Create { parent: Ino, name: Bytes, ino: Ino, mode: u32, uid: u32, gid: u32, rdev: u32, target: Option<Bytes>, time_ns: i64 },
+    Create {
+        parent: Ino,
+        name: Bytes,
+        ino: Ino,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+        rdev: u32,
+        target: Option<Bytes>,
+        time_ns: i64,
+    },
     /// One more name for an inode.
     Link { ino: Ino, parent: Ino, name: Bytes, time_ns: i64 },
     /// A name goes; `keep` when the inode is open and must stay until reaped.
     Unlink { parent: Ino, name: Bytes, keep: bool, time_ns: i64 },
     /// A name moves, replacing the target or exchanged with it; `keep` is for a replaced inode that is open.
-    Rename { parent: Ino, name: Bytes, new_parent: Ino, new_name: Bytes, exchange: bool, keep: bool, time_ns: i64 },
+    Rename {
+        parent: Ino,
+        name: Bytes,
+        new_parent: Ino,
+        new_name: Bytes,
+        exchange: bool,
+        keep: bool,
+        time_ns: i64,
+    },
     /// Attributes change.
     SetAttr { ino: Ino, set: AttrSet, time_ns: i64 },
     /// Bytes change; the file grows when they end beyond it. `kill_suid` drops setuid and setgid.
@@ -160,7 +181,12 @@ impl Op {
                 time_ns: d.i64()?,
             },
             2 => Self::Link { ino: d.u64()?, parent: d.u64()?, name: d.bytes()?.into(), time_ns: d.i64()? },
-            3 => Self::Unlink { parent: d.u64()?, name: d.bytes()?.into(), keep: d.u8()? != 0, time_ns: d.i64()? },
+            3 => Self::Unlink {
+                parent: d.u64()?,
+                name: d.bytes()?.into(),
+                keep: d.u8()? != 0,
+                time_ns: d.i64()?,
+            },
             4 => Self::Rename {
                 parent: d.u64()?,
                 name: d.bytes()?.into(),
@@ -180,7 +206,12 @@ impl Op {
                 time_ns: d.i64()?,
             },
             7 => Self::Punch { ino: d.u64()?, offset: d.u64()?, len: d.u64()?, time_ns: d.i64()? },
-            8 => Self::Replace { ino: d.u64()?, size: d.u64()?, content: Content::decode(d)?, time_ns: d.i64()? },
+            8 => Self::Replace {
+                ino: d.u64()?,
+                size: d.u64()?,
+                content: Content::decode(d)?,
+                time_ns: d.i64()?,
+            },
             9 => Self::Xattr {
                 ino: d.u64()?,
                 name: d.bytes()?.into(),

@@ -30,7 +30,7 @@ mod vfs;
 
 pub use counters::Counters;
 pub use mount::{MountOptions, Mounted, mount};
-pub use mount_table::{Health, MountEntry, health, mounts, sweep, unmount_path};
+pub use mount_table::{Health, MountEntry, health, mounts, resolve, sweep, unmount_path};
 pub use vfs::{
     Allocate, AllocateAction, Attr, Caller, Caps, CopyRange, DirEntry, DirSink, Invalidation,
     InvalidationSink, OpenMode, Opened, RenameMode, Seek, SetAttr, SetTime, StatFs, Vfs, WatchGuard,

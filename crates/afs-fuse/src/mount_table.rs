@@ -118,8 +118,9 @@ pub fn unmount_path(dir: &Path, force: bool) -> Result<()> {
     }
 }
 
-/// Absolute, without symbolic links. The last component may be a dead mount, which nothing may look into.
-pub(crate) fn resolve(dir: &Path) -> Result<PathBuf> {
+/// Where a mount at `dir` is or would be: absolute, without symbolic links. Does not look into the directory itself,
+/// which may be a mount that does not answer.
+pub fn resolve(dir: &Path) -> Result<PathBuf> {
     let failed = |e| errors::system(format!("resolve {}", dir.display()), e);
     let absolute = std::path::absolute(dir).map_err(failed)?;
     match (absolute.parent(), absolute.file_name()) {

@@ -75,7 +75,12 @@ impl App {
         let identity =
             Identity { instance_id: format!("{:032x}", ids.next_ulid()), started_ns: clock.now_ns() };
         let next_who = Arc::new(AtomicU64::new(1));
-        let all = Arc::new(AllSessions::new(engine.clone(), data.path().to_owned(), clock.clone(), next_who.clone()));
+        let all = Arc::new(AllSessions::new(
+            engine.clone(),
+            data.path().to_owned(),
+            clock.clone(),
+            next_who.clone(),
+        ));
         Ok(Arc::new(Self {
             engine,
             journal,

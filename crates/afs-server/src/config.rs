@@ -82,8 +82,11 @@ impl Settings {
                 .next("name a readable file with --config, or leave it out")
         })?;
         toml::from_str(&text).map_err(|e| {
-            Error::new(Reason::InvalidArgument, format!("configuration {}: {}", path.display(), e.to_string().trim()))
-                .next("correct the file")
+            Error::new(
+                Reason::InvalidArgument,
+                format!("configuration {}: {}", path.display(), e.to_string().trim()),
+            )
+            .next("correct the file")
         })
     }
 
@@ -137,7 +140,12 @@ impl Settings {
             data_dir,
             mount_dir: self.mount_dir,
             cache_bytes: self.cache_bytes.unwrap_or(256 << 20),
-            resident_sessions: within("resident_sessions", self.resident_sessions.unwrap_or(100_000), 1, 10_000_000)?,
+            resident_sessions: within(
+                "resident_sessions",
+                self.resident_sessions.unwrap_or(100_000),
+                1,
+                10_000_000,
+            )?,
             idle_after: Duration::from_secs(self.idle_after_seconds.unwrap_or(600)),
             blocking_threads: within("blocking_threads", self.blocking_threads.unwrap_or(64), 2, 1024)?,
             max_connections: within("max_connections", self.max_connections.unwrap_or(4096), 1, 1 << 20)?,
@@ -193,7 +201,8 @@ mod tests {
 
     #[test]
     fn nearer_places_win() {
-        let file: Settings = toml::from_str("listen = \"127.0.0.1:1\"\ncache_bytes = 5\nlog_format = \"json\"").unwrap();
+        let file: Settings =
+            toml::from_str("listen = \"127.0.0.1:1\"\ncache_bytes = 5\nlog_format = \"json\"").unwrap();
         let env = Settings::from_env(|k| (k == "AFS_SERVER_LISTEN").then(|| "127.0.0.1:2".into())).unwrap();
         let config = data().over(env).over(file).resolve().unwrap();
         assert_eq!(config.listen[0].port(), 2);
@@ -214,7 +223,8 @@ mod tests {
     #[test]
     fn wrong_settings_say_where() {
         assert!(toml::from_str::<Settings>("colour = 1").is_err());
-        let wrong = Settings::from_env(|k| (k == "AFS_SERVER_CACHE_BYTES").then(|| "lots".into())).unwrap_err();
+        let wrong =
+            Settings::from_env(|k| (k == "AFS_SERVER_CACHE_BYTES").then(|| "lots".into())).unwrap_err();
         assert!(wrong.message().contains("AFS_SERVER_CACHE_BYTES"), "{wrong}");
         let wrong = Settings::from_env(|k| (k == "AFS_SERVER_LOG_FORMAT").then(|| "xml".into())).unwrap_err();
         assert!(wrong.message().contains("log_format") || wrong.message().contains("xml"), "{wrong}");

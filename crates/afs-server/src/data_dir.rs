@@ -32,7 +32,8 @@ struct FormatFile {
 impl DataDir {
     /// Makes it if it is not there, locks it, checks its format, reads its key.
     pub(crate) fn open(path: &Path, rng: &dyn Rng) -> Result<Self> {
-        fs::create_dir_all(path).map_err(|e| Error::io(format!("create data directory {}", path.display()), e))?;
+        fs::create_dir_all(path)
+            .map_err(|e| Error::io(format!("create data directory {}", path.display()), e))?;
         let path = path.canonicalize().map_err(|e| Error::io(format!("resolve {}", path.display()), e))?;
         let lock = lock(&path)?;
         format(&path)?;
@@ -87,7 +88,8 @@ fn lock(dir: &Path) -> Result<File> {
 fn format(dir: &Path) -> Result<()> {
     let path = dir.join("FORMAT");
     let damaged = |e: String| {
-        Error::new(Reason::Corrupt, format!("{}: {e}", path.display())).next("restore the data directory from a backup")
+        Error::new(Reason::Corrupt, format!("{}: {e}", path.display()))
+            .next("restore the data directory from a backup")
     };
     match fs::read(&path) {
         Ok(bytes) => {
@@ -95,7 +97,11 @@ fn format(dir: &Path) -> Result<()> {
             if found.min_reader > FORMAT {
                 return Err(Error::new(
                     Reason::Unsupported,
-                    format!("{} has format {}, this program reads up to {FORMAT}", dir.display(), found.format),
+                    format!(
+                        "{} has format {}, this program reads up to {FORMAT}",
+                        dir.display(),
+                        found.format
+                    ),
                 )
                 .next(format!("use the version that made it ({}) or a newer one", found.created_by)));
             }

@@ -13,7 +13,8 @@ pub(crate) struct Space {
 
 /// Of the file system that holds a directory.
 pub(crate) fn space(dir: &Path) -> Result<Space> {
-    let found = rustix::fs::statvfs(dir).map_err(|e| Error::io(format!("statvfs {}", dir.display()), e.into()))?;
+    let found =
+        rustix::fs::statvfs(dir).map_err(|e| Error::io(format!("statvfs {}", dir.display()), e.into()))?;
     Ok(Space {
         total_bytes: found.f_blocks.saturating_mul(found.f_frsize),
         free_bytes: found.f_bavail.saturating_mul(found.f_frsize),

@@ -6,7 +6,7 @@
 use afs_proto::rest::problem_response;
 use afs_types::{Error, Reason};
 use axum::extract::Request;
-use axum::http::{HeaderMap, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ pub(crate) async fn local_only(request: Request, next: Next) -> Response {
 }
 
 fn check(uri: &Uri, headers: &HeaderMap) -> Result<(), Error> {
-    let text = |name| headers.get(name).map(|v: &axum::http::HeaderValue| v.to_str().unwrap_or("?"));
+    let text = |name: HeaderName| headers.get(name).map(|v: &HeaderValue| v.to_str().unwrap_or("?"));
     let host = uri.authority().map(|a| a.as_str()).or_else(|| text(header::HOST));
     if let Some(host) = host.filter(|h| !is_local(h)) {
         return Err(refused(format!("host {host:?} is not this machine"), "call 127.0.0.1 or localhost"));
@@ -30,7 +30,10 @@ fn check(uri: &Uri, headers: &HeaderMap) -> Result<(), Error> {
     if host.is_some_and(|h| h.eq_ignore_ascii_case(of)) {
         return Ok(());
     }
-    Err(refused(format!("a page of {origin:?} may not call this server"), "call it from a program, not from a web page"))
+    Err(refused(
+        format!("a page of {origin:?} may not call this server"),
+        "call it from a program, not from a web page",
+    ))
 }
 
 fn refused(message: String, next: &str) -> Error {

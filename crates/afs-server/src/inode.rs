@@ -148,7 +148,9 @@ mod tests {
 
     #[test]
     fn privileges_go() {
-        for (mode, left) in [(0o4755, 0o755), (0o2755, 0o755), (0o2745, 0o2745), (0o6777, 0o777), (0o1644, 0o1644)] {
+        for (mode, left) in
+            [(0o4755, 0o755), (0o2755, 0o755), (0o2745, 0o2745), (0o6777, 0o777), (0o1644, 0o1644)]
+        {
             assert_eq!(without_privileges(mode), left, "{mode:o}");
         }
     }

@@ -20,7 +20,8 @@ pub(crate) fn decode(query: &[&str], token: &str) -> Result<Option<String>> {
         return Ok(None);
     }
     let wrong = || {
-        Error::new(Reason::InvalidPageToken, "page_token: not a token of this list").with("field", "page_token")
+        Error::new(Reason::InvalidPageToken, "page_token: not a token of this list")
+            .with("field", "page_token")
     };
     let bytes = unhex(token).filter(|b| b.len() > PRINT + 1 && b[0] == VERSION).ok_or_else(wrong)?;
     let (head, last) = bytes.split_at(PRINT + 1);

@@ -36,12 +36,18 @@ impl Pool {
     }
 
     /// Runs a call that may block for a bounded time.
-    pub(crate) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         Self::run_in(&self.calls, work).await
     }
 
     /// Runs a call that waits for its caller (an upload).
-    pub(crate) async fn run_slow<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    pub(crate) async fn run_slow<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         Self::run_in(&self.streams, work).await
     }
 

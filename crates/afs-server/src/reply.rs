@@ -38,7 +38,11 @@ pub(crate) fn field<T>(name: &str, result: Result<T>) -> Result<T> {
 }
 
 /// None for the empty text, else the id.
-pub(crate) fn optional<T>(name: &str, text: &str, parse: impl FnOnce(&str) -> Result<T>) -> Result<Option<T>> {
+pub(crate) fn optional<T>(
+    name: &str,
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T>,
+) -> Result<Option<T>> {
     if text.is_empty() { Ok(None) } else { field(name, parse(text)).map(Some) }
 }
 
@@ -69,7 +73,10 @@ pub(crate) fn level(waited: bool) -> i32 {
 /// A page size of a request.
 pub(crate) fn page_size(size: i32) -> Result<usize> {
     let max = afs_types::limits::MAX_PAGE;
-    usize::try_from(size).ok().filter(|n| *n <= max).ok_or_else(|| Error::invalid("page_size", format!("0 to {max}")))
+    usize::try_from(size)
+        .ok()
+        .filter(|n| *n <= max)
+        .ok_or_else(|| Error::invalid("page_size", format!("0 to {max}")))
 }
 
 /// A precondition on a revision; 0 is none.

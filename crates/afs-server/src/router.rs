@@ -55,7 +55,8 @@ pub(crate) async fn router(app: Arc<App>) -> Result<Router> {
             .register_encoded_file_descriptor_set(afs_proto::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let broken = |e: tonic_reflection::server::Error| Error::new(Reason::Internal, format!("reflection: {e}"));
+    let broken =
+        |e: tonic_reflection::server::Error| Error::new(Reason::Internal, format!("reflection: {e}"));
 
     let grpc = Routes::new(health)
         .add_service(reflection().build_v1().map_err(broken)?)
@@ -120,8 +121,9 @@ async fn unknown(request: Request) -> Response {
         let error = Error::new(Reason::Unsupported, format!("{method} is not a method of this server"));
         return reply::fail(error).into_http();
     }
-    let error = Error::new(Reason::NotFound, format!("{} is not a route of this server", request.uri().path()))
-        .next("see /openapi.json for the routes");
+    let error =
+        Error::new(Reason::NotFound, format!("{} is not a route of this server", request.uri().path()))
+            .next("see /openapi.json for the routes");
     problem_response(&error, Some(request.uri().path()))
 }
 

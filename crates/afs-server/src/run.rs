@@ -52,15 +52,17 @@ pub async fn start(config: Config) -> Result<Running> {
 async fn bind(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|e| match e.kind() {
         std::io::ErrorKind::AddrInUse => {
-            Error::new(Reason::InUse, format!("{address} is used by another program"))
-                .next("stop that program, or choose another port with --listen 127.0.0.1:PORT (0: any free one)")
+            Error::new(Reason::InUse, format!("{address} is used by another program")).next(
+                "stop that program, or choose another port with --listen 127.0.0.1:PORT (0: any free one)",
+            )
         }
         _ => Error::io(format!("listen on {address}"), e),
     })
 }
 
 fn mount(app: &App, dir: &Path) -> Result<Mounted> {
-    std::fs::create_dir_all(dir).or_else(|e| if dir.exists() { Ok(()) } else { Err(e) })
+    std::fs::create_dir_all(dir)
+        .or_else(|e| if dir.exists() { Ok(()) } else { Err(e) })
         .map_err(|e| Error::io(format!("create {}", dir.display()), e))?;
     let options = MountOptions { name: "aether:sessions".into(), ..MountOptions::default() };
     afs_fuse::mount(app.all.clone(), dir, &options)

@@ -129,7 +129,8 @@ impl Engine {
         let to = self.instant(&target.version, target.layer)?;
         let id = CheckpointId::from_ulid(self.shared.ports.ids.next_ulid());
         let name = format!("before restore to {checkpoint}");
-        let draft = Draft { id: &id, name: &name, message: "", automatic: true, now_ns: self.shared.now_ns() };
+        let draft =
+            Draft { id: &id, name: &name, message: "", automatic: true, now_ns: self.shared.now_ns() };
         let mut files_changed = 0;
         let (stamp, _, job) = live.jump(&to, if_revision, |before, seq, batch| {
             files_changed = diff(&before.tree, &to.tree).len() as u64;

@@ -21,7 +21,8 @@ use afs_core::op::Op;
 use afs_core::tree::{FIRST_COOKIE, Tree};
 use afs_store::{Batch, BlobStore, Space};
 use afs_types::{
-    CheckpointId, CommitId, Error, Ino, Name, Reason, RequestId, Result, SessionId, SessionPath, VersionId, limits,
+    CheckpointId, CommitId, Error, Ino, Name, Reason, RequestId, Result, SessionId, SessionPath, VersionId,
+    limits,
 };
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -141,7 +142,13 @@ impl Engine {
         Ok(CommitInfo { id, record })
     }
 
-    fn write_commit(&self, live: &Session, git: &GitBase, cut: &Cut, want: &CommitRequest) -> Result<CommitRec> {
+    fn write_commit(
+        &self,
+        live: &Session,
+        git: &GitBase,
+        cut: &Cut,
+        want: &CommitRequest,
+    ) -> Result<CommitRec> {
         let previous = self.session_record(live.id())?.last_commit;
         let parent_commit = previous.as_ref().map(|id| self.get_commit(id)).transpose()?;
         let parent_oid = parent_commit.as_ref().map_or(git.commit.clone(), |c| c.record.oid.clone());
@@ -149,7 +156,8 @@ impl Engine {
         let blobs = self.shared.ports.blobs.clone();
         let edits = tree_edits(&base, &cut.tree, &blobs)?;
         let now = self.shared.now_ns();
-        let or = |text: &str, default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
+        let or =
+            |text: &str, default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
         let meta = CommitMeta {
             message: want.message.clone(),
             author_name: or(&want.author_name, "AetherFS"),
@@ -164,7 +172,10 @@ impl Engine {
             None => written.files_changed == 0,
         };
         if unchanged && !want.allow_empty {
-            return Err(Error::new(Reason::NothingToCommit, format!("{} has no changes to commit", live.id())));
+            return Err(Error::new(
+                Reason::NothingToCommit,
+                format!("{} has no changes to commit", live.id()),
+            ));
         }
         Ok(CommitRec {
             session: live.id().clone(),
@@ -200,7 +211,12 @@ impl Engine {
     }
 
     /// Commits, oldest first; of one session if given.
-    pub fn list_commits(&self, session: Option<&SessionId>, size: usize, after: Option<&str>) -> Result<Page<CommitInfo>> {
+    pub fn list_commits(
+        &self,
+        session: Option<&SessionId>,
+        size: usize,
+        after: Option<&str>,
+    ) -> Result<Page<CommitInfo>> {
         let size = page_size(size)?;
         let ids = self.ids_after(Space::Commit, "", after, usize::MAX)?;
         let mut found = Vec::new();
@@ -254,7 +270,8 @@ impl Engine {
             }
             id if id.starts_with(CheckpointId::PREFIX) => {
                 let id = CheckpointId::parse(id)?;
-                let rec: Option<CheckpointRec> = self.shared.read(Space::Checkpoint, id.as_str().as_bytes())?;
+                let rec: Option<CheckpointRec> =
+                    self.shared.read(Space::Checkpoint, id.as_str().as_bytes())?;
                 let rec = rec.ok_or_else(|| id.not_found())?;
                 Ok((rec.version.clone(), self.instant(&rec.version, rec.layer)?.tree))
             }
@@ -269,7 +286,12 @@ impl Engine {
     }
 
     /// Paths that differ between two names of [`Engine::tree_named`], which must stand on the same base; with the two trees.
-    pub fn diff(&self, session: &SessionId, base: &str, target: &str) -> Result<(Tree, Tree, Vec<PathChange>)> {
+    pub fn diff(
+        &self,
+        session: &SessionId,
+        base: &str,
+        target: &str,
+    ) -> Result<(Tree, Tree, Vec<PathChange>)> {
         let base = if base.is_empty() { "base" } else { base };
         let (old_version, old) = self.tree_named(session, base)?;
         let (new_version, new) = self.tree_named(session, target)?;
@@ -426,7 +448,8 @@ impl ContentReader {
 impl Read for ContentReader {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
         let want = out.len().min(limits::MAX_IO_BYTES);
-        let bytes = read_content(&self.blobs, &self.content, self.size, self.at, want).map_err(std::io::Error::other)?;
+        let bytes = read_content(&self.blobs, &self.content, self.size, self.at, want)
+            .map_err(std::io::Error::other)?;
         out[..bytes.len()].copy_from_slice(&bytes);
         self.at += bytes.len() as u64;
         Ok(bytes.len())

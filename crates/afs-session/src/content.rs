@@ -32,7 +32,13 @@ pub(crate) fn regular(tree: &Tree, ino: Ino) -> Result<()> {
 }
 
 /// Up to `len` bytes of a content of `size` bytes.
-pub fn read_content(blobs: &BlobStore, content: &Content, size: u64, offset: u64, len: usize) -> Result<Bytes> {
+pub fn read_content(
+    blobs: &BlobStore,
+    content: &Content,
+    size: u64,
+    offset: u64,
+    len: usize,
+) -> Result<Bytes> {
     if let Content::Inline(bytes) = content {
         let from = (offset as usize).min(bytes.len());
         return Ok(Bytes::copy_from_slice(&bytes[from..bytes.len().min(from + len)]));

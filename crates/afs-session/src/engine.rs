@@ -45,7 +45,8 @@ impl Engine {
         let shared = Shared::open(config, ports)?;
         let (folds, jobs) = mpsc::sync_channel(FOLD_QUEUE);
         let worker = shared.clone();
-        let spawned = std::thread::Builder::new().name("afs-fold".into()).spawn(move || fold_all(&worker, &jobs));
+        let spawned =
+            std::thread::Builder::new().name("afs-fold".into()).spawn(move || fold_all(&worker, &jobs));
         spawned.map_err(|e| Error::io("start the folding thread", e))?;
         Ok(Arc::new(Self {
             shared,
@@ -99,12 +100,8 @@ impl Engine {
         })?;
         let family = self.family(&record.version)?;
         let loaded = self.shared.load(&family, head.layer)?;
-        let cut = Cut {
-            layer: head.layer,
-            depth: loaded.depth,
-            seq: loaded.seq.max(head.seq),
-            tree: loaded.tree,
-        };
+        let cut =
+            Cut { layer: head.layer, depth: loaded.depth, seq: loaded.seq.max(head.seq), tree: loaded.tree };
         let owned_from = head.owned.then_some(loaded.below);
         let last = self.shared.ports.journal.durable();
         Ok(Session::new(id.clone(), self.shared.clone(), family, cut, owned_from, last))
@@ -147,7 +144,8 @@ impl Engine {
         let stamp = session.stamp();
         drop(session);
         let mut map = self.shards[shard].write();
-        let unused = map.get(id).is_some_and(|s| Arc::strong_count(s) == 1 && s.stamp() == stamp && s.is_idle());
+        let unused =
+            map.get(id).is_some_and(|s| Arc::strong_count(s) == 1 && s.stamp() == stamp && s.is_idle());
         if unused {
             map.remove(id);
         }

@@ -30,7 +30,9 @@ pub struct Family {
 impl Family {
     pub(crate) fn open(shared: &Shared, version: VersionId, record: VersionRec) -> Result<Arc<Self>> {
         let path = shared.config.bases().join(&record.digest);
-        let base = Arc::new(BaseTable::open(map_file(&path)?).map_err(|e| e.with("file", path.display().to_string()))?);
+        let base = Arc::new(
+            BaseTable::open(map_file(&path)?).map_err(|e| e.with("file", path.display().to_string()))?,
+        );
         let next = read_u64(&*shared.ports.journal, &mark_name(&version))?.unwrap_or(base.max_ino() + 1);
         Ok(Arc::new(Self { version, record, base, supply: Mutex::new(next..next) }))
     }

@@ -11,7 +11,6 @@ use afs_core::tree::plan::{NewNode, RenameMode};
 use afs_core::tree::{Attr, S_IFDIR, S_IFLNK, S_IFREG, Tree};
 use afs_types::{Error, Ino, NameRef, Reason, Result, limits};
 
-
 /// A new inode's attributes and the caller.
 #[derive(Clone, Copy, Debug)]
 pub struct NewFile {
@@ -111,7 +110,14 @@ impl Session {
     }
 
     /// A new file (not a directory or symbolic link).
-    pub fn create(&self, parent: Ino, name: &[u8], new: NewFile, who: Who, op_id: u64) -> Result<(Attr, Stamp)> {
+    pub fn create(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        new: NewFile,
+        who: Who,
+        op_id: u64,
+    ) -> Result<(Attr, Stamp)> {
         let mode = if new.mode & afs_core::tree::S_IFMT == 0 { new.mode | S_IFREG } else { new.mode };
         if matches!(mode & afs_core::tree::S_IFMT, S_IFDIR | S_IFLNK) {
             return Err(Error::invalid("mode", "a type other than directory and symbolic link"));
@@ -120,7 +126,14 @@ impl Session {
     }
 
     /// A new directory.
-    pub fn mkdir(&self, parent: Ino, name: &[u8], new: NewFile, who: Who, op_id: u64) -> Result<(Attr, Stamp)> {
+    pub fn mkdir(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        new: NewFile,
+        who: Who,
+        op_id: u64,
+    ) -> Result<(Attr, Stamp)> {
         let mode = S_IFDIR | (new.mode & 0o7777);
         self.make(parent, name, NewFile { mode, rdev: 0, ..new }, None, who, op_id)
     }
@@ -215,7 +228,10 @@ impl Session {
     /// Bytes change. At most `limits::MAX_IO_BYTES` a call.
     pub fn write(&self, ino: Ino, offset: u64, bytes: &[u8], who: Who, op_id: u64) -> Result<(Attr, Stamp)> {
         if bytes.len() > limits::MAX_IO_BYTES {
-            return Err(Error::invalid("data", format!("at most {} bytes in one write", limits::MAX_IO_BYTES)));
+            return Err(Error::invalid(
+                "data",
+                format!("at most {} bytes in one write", limits::MAX_IO_BYTES),
+            ));
         }
         if bytes.is_empty() {
             return self.write_nothing(ino, offset);
@@ -227,7 +243,10 @@ impl Session {
     /// Bytes at the end of the file, wherever that is by now: appends of several writers never overlap.
     pub fn append(&self, ino: Ino, bytes: &[u8], who: Who, op_id: u64) -> Result<(Attr, Stamp)> {
         if bytes.len() > limits::MAX_IO_BYTES {
-            return Err(Error::invalid("data", format!("at most {} bytes in one write", limits::MAX_IO_BYTES)));
+            return Err(Error::invalid(
+                "data",
+                format!("at most {} bytes in one write", limits::MAX_IO_BYTES),
+            ));
         }
         if bytes.is_empty() {
             return self.write_nothing(ino, 0);
@@ -403,8 +422,7 @@ impl Session {
         op_id: u64,
         plan: impl FnOnce(&Tree, i64) -> Result<Op>,
     ) -> Result<(Attr, Stamp)> {
-        let (attr, stamp) =
-            self.one(who, op_id, |c| plan(c.tree, c.now_ns).map(Some), |t, _| t.attr(ino))?;
+        let (attr, stamp) = self.one(who, op_id, |c| plan(c.tree, c.now_ns).map(Some), |t, _| t.attr(ino))?;
         Ok((attr.flatten().ok_or(Reason::Stale)?, stamp))
     }
 }
@@ -415,4 +433,3 @@ fn created(tree: &Tree, op: &Op) -> Option<Attr> {
         _ => None,
     }
 }
-

@@ -5,7 +5,7 @@
 
 use crate::engine::Engine;
 use crate::family::Family;
-use crate::records::{CommitRec, CheckpointRec, HeadRec, Labels, SessionRec, Stored, head_key, session_key};
+use crate::records::{CheckpointRec, CommitRec, HeadRec, Labels, SessionRec, Stored, head_key, session_key};
 use crate::requests::{Attempt, Begin};
 use crate::session::{Cut, Session};
 use afs_store::{Batch, Position, Space};
@@ -164,7 +164,12 @@ impl Engine {
         let version = self.pick_version(want.source.as_ref(), want.version.as_ref())?;
         let family = self.family(&version)?;
         let ids = self.new_ids(want.session_id.as_slice(), 1)?;
-        let cut = Cut { layer: Default::default(), depth: 0, seq: 0, tree: afs_core::tree::Tree::new(family.base.clone()) };
+        let cut = Cut {
+            layer: Default::default(),
+            depth: 0,
+            seq: 0,
+            tree: afs_core::tree::Tree::new(family.base.clone()),
+        };
         let now = self.shared.now_ns();
         let record = SessionRec {
             source: family.record.source.clone(),
@@ -281,7 +286,13 @@ impl Engine {
         Ok(Origin::Kept(self.family(&version)?, self.instant(&version, layer)?))
     }
 
-    fn add(&self, ids: &[SessionId], family: &Arc<Family>, cut: &Cut, at: Position) -> Result<Vec<Arc<Session>>> {
+    fn add(
+        &self,
+        ids: &[SessionId],
+        family: &Arc<Family>,
+        cut: &Cut,
+        at: Position,
+    ) -> Result<Vec<Arc<Session>>> {
         let make = |id: &SessionId| {
             Session::new(id.clone(), self.shared.clone(), family.clone(), cut.clone(), None, at)
         };
@@ -319,7 +330,11 @@ impl Engine {
         let head: Option<HeadRec> = self.shared.read(Space::Session, &head_key(id))?;
         let revision = match head {
             Some(head) if head.owned => {
-                if record.archived { head.seq } else { self.session(id)?.stamp().seq }
+                if record.archived {
+                    head.seq
+                } else {
+                    self.session(id)?.stamp().seq
+                }
             }
             Some(head) => head.seq,
             None => 0,
@@ -465,7 +480,13 @@ fn info(session: &Session, record: SessionRec) -> SessionInfo {
     }
 }
 
-fn write_sessions(ids: &[SessionId], record: &SessionRec, cut: &Cut, attempt: Option<&Attempt<'_>>, batch: &mut Batch) {
+fn write_sessions(
+    ids: &[SessionId],
+    record: &SessionRec,
+    cut: &Cut,
+    attempt: Option<&Attempt<'_>>,
+    batch: &mut Batch,
+) {
     let record = record.encode();
     let head = HeadRec { layer: cut.layer, owned: false, seq: cut.seq }.encode();
     for id in ids {
@@ -504,7 +525,11 @@ pub(crate) fn check_labels(labels: &Labels) -> Result<()> {
     if bad {
         return Err(Error::invalid(
             "labels",
-            format!("at most {} labels of at most {} bytes each", limits::MAX_LABELS, limits::MAX_LABEL_BYTES),
+            format!(
+                "at most {} labels of at most {} bytes each",
+                limits::MAX_LABELS,
+                limits::MAX_LABEL_BYTES
+            ),
         ));
     }
     Ok(())

@@ -245,8 +245,13 @@ impl Session {
         let now_ns = self.shared.now_ns();
         let mut guard = self.state.write();
         let state = &mut *guard;
-        let mut ctx =
-            Ctx { tree: &state.tree, now_ns, session: self, block: &mut state.block, handles: &state.handles };
+        let mut ctx = Ctx {
+            tree: &state.tree,
+            now_ns,
+            session: self,
+            block: &mut state.block,
+            handles: &state.handles,
+        };
         let Some(op) = plan(&mut ctx)? else {
             return Ok((None, Stamp { seq: state.seq, at: state.last }));
         };
@@ -313,7 +318,15 @@ impl Session {
         let (tree, stamp) = self.snapshot();
         let now_ns = self.shared.now_ns();
         let mut block = afs_types::limits::MAX_INO + 1..Ino::MAX;
-        change(&mut Txn { tree, ops: Vec::new(), seq: stamp.seq, now_ns, session: self, block: &mut block, handles: &None })
+        change(&mut Txn {
+            tree,
+            ops: Vec::new(),
+            seq: stamp.seq,
+            now_ns,
+            session: self,
+            block: &mut block,
+            handles: &None,
+        })
     }
 
     fn record(&self, op_id: u64, op: &Op) -> Vec<u8> {
@@ -338,8 +351,13 @@ impl Session {
             return Ok(());
         }
         let layer = self.shared.new_layer()?;
-        let record =
-            LayerRec { parent: state.layer, delta_parent: None, seq: state.seq, entries: 0, depth: state.depth + 1 };
+        let record = LayerRec {
+            parent: state.layer,
+            delta_parent: None,
+            seq: state.seq,
+            entries: 0,
+            depth: state.depth + 1,
+        };
         batch.put(Space::Layer, layer_key(layer), record.encode());
         let head = HeadRec { layer, owned: true, seq: state.seq };
         batch.put(Space::Session, head_key(&self.id), head.encode());
@@ -369,7 +387,8 @@ impl Session {
         batch(&cut, &mut changes)?;
         let at = if changes.is_empty() { state.last } else { self.shared.submit(changes)? };
         state.last = state.last.max(at);
-        let job = state.owned.then(|| FoldJob { below: state.layer_base.clone(), cut: cut.clone(), after: at });
+        let job =
+            state.owned.then(|| FoldJob { below: state.layer_base.clone(), cut: cut.clone(), after: at });
         state.owned = false;
         // Nothing is appended to this layer any more: let go of the nodes that only its start needs.
         state.layer_base = state.tree.clone();

@@ -133,5 +133,6 @@ pub(crate) fn mark(name: &[u8], value: u64) -> Batch {
 }
 
 pub(crate) fn make_dir(dir: &Path) -> Result<()> {
-    std::fs::create_dir_all(dir).map_err(|e| afs_types::Error::io(format!("create directory {}", dir.display()), e))
+    std::fs::create_dir_all(dir)
+        .map_err(|e| afs_types::Error::io(format!("create directory {}", dir.display()), e))
 }

@@ -107,7 +107,9 @@ impl Engine {
         }
         let id = want.source_id.unwrap_or_else(|| SourceId::from_ulid(self.shared.ports.ids.next_ulid()));
         if self.shared.read::<SourceRec>(Space::Source, id.as_str().as_bytes())?.is_some() {
-            return Err(Error::new(Reason::AlreadyExists, format!("{id} exists already")).with("id", id.as_str()));
+            return Err(
+                Error::new(Reason::AlreadyExists, format!("{id} exists already")).with("id", id.as_str())
+            );
         }
         let mut batch = Batch::new();
         batch.put(Space::Source, id.as_str(), record.encode());
@@ -216,7 +218,8 @@ impl Engine {
     /// Forgets a source. Refused while sessions stand on it, unless `force`: then they live on, without refresh or promote.
     pub fn delete_source(&self, id: &SourceId, force: bool) -> Result<()> {
         let record = self.source_record(id)?;
-        let query = crate::lifecycle::ListSessions { page_size: 1, source: Some(id.clone()), ..Default::default() };
+        let query =
+            crate::lifecycle::ListSessions { page_size: 1, source: Some(id.clone()), ..Default::default() };
         if !force && let Some(user) = self.list_sessions(&query)?.items.first() {
             return Err(Error::new(Reason::InUse, format!("{} stands on {id}", user.id))
                 .next("delete its sessions first, or delete with force"));
@@ -380,7 +383,13 @@ impl Engine {
     }
 
     /// Text keys of a space with a prefix, after one, at most `most`.
-    pub(crate) fn ids_after(&self, space: Space, prefix: &str, after: Option<&str>, most: usize) -> Result<Vec<String>> {
+    pub(crate) fn ids_after(
+        &self,
+        space: Space,
+        prefix: &str,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<Vec<String>> {
         let from = after.map_or(prefix.as_bytes().to_vec(), |a| [a.as_bytes(), b"\0"].concat());
         let mut ids = Vec::new();
         self.shared.ports.journal.scan(space, &from, None, &mut |key, _| {
@@ -442,4 +451,3 @@ fn write_once(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     })();
     written.map_err(|e| Error::io(format!("write base table {}", path.display()), e))
 }
-

@@ -54,43 +54,145 @@ pub struct Attr {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "the arguments are those of the system calls")]
 pub enum Call {
-    Lookup { dir: Node, name: Name },
-    GetAttr { node: Node },
-    ReadLink { node: Node },
+    Lookup {
+        dir: Node,
+        name: Name,
+    },
+    GetAttr {
+        node: Node,
+    },
+    ReadLink {
+        node: Node,
+    },
     /// The whole directory, without `.` and `..`; the adapter pages as it likes and sorts by name.
-    ReadDir { dir: Node },
+    ReadDir {
+        dir: Node,
+    },
     /// A regular file, fifo, socket or device: `mode` has the type. Refused when the name is taken.
-    Create { dir: Node, name: Name, mode: u32, uid: u32, gid: u32, rdev: u32 },
-    MakeDir { dir: Node, name: Name, mode: u32, uid: u32, gid: u32 },
-    Symlink { dir: Node, name: Name, target: Vec<u8>, uid: u32, gid: u32 },
-    Link { node: Node, dir: Node, name: Name },
-    Unlink { dir: Node, name: Name },
-    RemoveDir { dir: Node, name: Name },
-    Rename { dir: Node, name: Name, to_dir: Node, to_name: Name, how: RenameHow },
-    SetAttr { node: Node, set: SetAttr },
-    Write { node: Node, offset: u64, bytes: Vec<u8> },
-    Append { node: Node, bytes: Vec<u8> },
-    Read { node: Node, offset: u64, len: usize },
+    Create {
+        dir: Node,
+        name: Name,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+        rdev: u32,
+    },
+    MakeDir {
+        dir: Node,
+        name: Name,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
+    Symlink {
+        dir: Node,
+        name: Name,
+        target: Vec<u8>,
+        uid: u32,
+        gid: u32,
+    },
+    Link {
+        node: Node,
+        dir: Node,
+        name: Name,
+    },
+    Unlink {
+        dir: Node,
+        name: Name,
+    },
+    RemoveDir {
+        dir: Node,
+        name: Name,
+    },
+    Rename {
+        dir: Node,
+        name: Name,
+        to_dir: Node,
+        to_name: Name,
+        how: RenameHow,
+    },
+    SetAttr {
+        node: Node,
+        set: SetAttr,
+    },
+    Write {
+        node: Node,
+        offset: u64,
+        bytes: Vec<u8>,
+    },
+    Append {
+        node: Node,
+        bytes: Vec<u8>,
+    },
+    Read {
+        node: Node,
+        offset: u64,
+        len: usize,
+    },
     /// Zeros inside the file; the size stays.
-    Punch { node: Node, offset: u64, len: u64 },
+    Punch {
+        node: Node,
+        offset: u64,
+        len: u64,
+    },
     /// Answers [`Answer::Count`]. Never generated for overlapping ranges of one file.
-    CopyRange { node: Node, offset: u64, to: Node, to_offset: u64, len: u64 },
+    CopyRange {
+        node: Node,
+        offset: u64,
+        to: Node,
+        to_offset: u64,
+        len: u64,
+    },
     /// `must`: the attribute must be there (true) or not (false).
-    SetXattr { node: Node, name: Name, value: Vec<u8>, must: Option<bool> },
-    GetXattr { node: Node, name: Name },
+    SetXattr {
+        node: Node,
+        name: Name,
+        value: Vec<u8>,
+        must: Option<bool>,
+    },
+    GetXattr {
+        node: Node,
+        name: Name,
+    },
     /// Names, sorted.
-    ListXattr { node: Node },
-    RemoveXattr { node: Node, name: Name },
+    ListXattr {
+        node: Node,
+    },
+    RemoveXattr {
+        node: Node,
+        name: Name,
+    },
     /// Keeps the node alive without a name until released as often as opened.
-    Open { node: Node },
-    Release { node: Node },
+    Open {
+        node: Node,
+    },
+    Release {
+        node: Node,
+    },
     /// Symbolic links are followed on the way, and at the end if `follow`.
-    Resolve { path: Path, follow: bool },
+    Resolve {
+        path: Path,
+        follow: bool,
+    },
     /// The whole content of a file, which is made if it is not there.
-    WriteAt { path: Path, bytes: Vec<u8>, parents: bool },
-    MakeDirAt { path: Path, parents: bool },
-    MoveAt { path: Path, to: Path, overwrite: bool },
-    RemoveAt { path: Path, recursive: bool },
+    WriteAt {
+        path: Path,
+        bytes: Vec<u8>,
+        parents: bool,
+    },
+    MakeDirAt {
+        path: Path,
+        parents: bool,
+    },
+    MoveAt {
+        path: Path,
+        to: Path,
+        overwrite: bool,
+    },
+    RemoveAt {
+        path: Path,
+        recursive: bool,
+    },
 }
 
 impl Call {

@@ -166,7 +166,13 @@ pub fn run(seed: u64, steps: u64, subject: &mut impl Subject) -> Result<Stats, B
         Ok(()) => Ok(run.stats),
         Err(Difference { model, subject }) => {
             let what = run.what();
-            Err(Box::new(Divergence { seed, step: done, what, model: brief(&model), subject: brief(&subject) }))
+            Err(Box::new(Divergence {
+                seed,
+                step: done,
+                what,
+                model: brief(&model),
+                subject: brief(&subject),
+            }))
         }
     }
 }
@@ -308,7 +314,9 @@ impl World {
             Step::Fork { from, new } => {
                 let origin = match from {
                     Origin::Session(session) => self.sessions.get(session),
-                    Origin::Checkpoint(_, checkpoint) => self.checkpoints.get(checkpoint).map(|(_, model)| model),
+                    Origin::Checkpoint(_, checkpoint) => {
+                        self.checkpoints.get(checkpoint).map(|(_, model)| model)
+                    }
                 };
                 if let Some(copy) = origin.map(Model::without_opens) {
                     self.sessions.insert(*new, copy);
@@ -330,13 +338,18 @@ impl World {
                 self.sessions.remove(session);
                 self.checkpoints.retain(|_, (owner, _)| owner != session);
             }
-            Step::Restart { .. } => self.sessions.values_mut().for_each(|model| *model = model.without_opens()),
+            Step::Restart { .. } => {
+                self.sessions.values_mut().for_each(|model| *model = model.without_opens())
+            }
         }
     }
 }
 
 fn failed(error: Error) -> Difference {
-    Difference { model: "succeeds".into(), subject: format!("{}: {}", error.reason.as_str(), error.message()) }
+    Difference {
+        model: "succeeds".into(),
+        subject: format!("{}: {}", error.reason.as_str(), error.message()),
+    }
 }
 
 /// The start and the end of a long text.

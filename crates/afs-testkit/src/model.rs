@@ -24,9 +24,12 @@
 //! | getxattr, removexattr | not there `NO_ATTRIBUTE` |
 //! | by path | left to right: nothing there `NOT_FOUND`, more names behind what is no directory `NOT_A_DIRECTORY`, over 40 links `TOO_MANY_SYMLINKS`; then as above (see `paths`) |
 //!
+//! A directory moved into one that was removed while open is refused, as `NOT_FOUND` here; on Linux as `MOVE_INTO_SELF` when it once
+//! held that directory. Histories do not ask.
+//!
 //! # What changes besides
 //! A new node belongs to the caller; in a directory with setgid to its group, and a directory gets the bit too. A write (not of zero
-//! bytes) drops setuid, and setgid if the group may execute. Times: bytes change: mtime and ctime; names in a directory: its mtime and
+//! bytes), a punch and a copy drop setuid, and setgid if the group may execute. Times: bytes change: mtime and ctime; names in a directory: its mtime and
 //! ctime; names, attributes, extended attributes of a node: its ctime. Reading changes no time. An operation that fails changes nothing.
 
 mod nodes;
@@ -218,6 +221,7 @@ impl Model {
                 let from = (*offset).min(size as u64) as usize;
                 let to = offset.saturating_add(*len).min(size as u64) as usize;
                 self.file_mut(*node, now_ns)?[from..to].fill(0);
+                self.node_mut(*node)?.drop_privileges();
                 self.answer(*node)
             }
             Call::CopyRange { node, offset, to, to_offset, len } => {
@@ -257,7 +261,13 @@ impl Model {
         }
     }
 
-    fn create(&mut self, dir: Node, name: &Name, mut new: FileNode, context: &mut Context<'_>) -> Result<Node> {
+    fn create(
+        &mut self,
+        dir: Node,
+        name: &Name,
+        mut new: FileNode,
+        context: &mut Context<'_>,
+    ) -> Result<Node> {
         check_name(name)?;
         self.dir(dir)?;
         self.check_alive(dir)?;

@@ -84,7 +84,8 @@ impl BaseSpec {
                     BaseKind::File(dice.bytes(len))
                 }
             };
-            let mode = if kind == BaseKind::Dir { 0o755 } else { [0o644, 0o755, 0o600][dice.below(3) as usize] };
+            let mode =
+                if kind == BaseKind::Dir { 0o755 } else { [0o644, 0o755, 0o600][dice.below(3) as usize] };
             nodes.push(BaseNode { parent, name, mode, kind });
         }
         Self { seed, nodes }
@@ -93,7 +94,8 @@ impl BaseSpec {
     /// The tree as a base table. `put` stores a blob.
     pub fn table(&self, put: &mut dyn FnMut(&[u8]) -> Result<BlobId>) -> Result<Vec<u8>> {
         let mut builder = BaseBuilder::new(self.seed);
-        let mut handles: Vec<NodeHandle> = vec![builder.root(NewEntry::new(NodeKind::Dir, self.nodes[0].mode))];
+        let mut handles: Vec<NodeHandle> =
+            vec![builder.root(NewEntry::new(NodeKind::Dir, self.nodes[0].mode))];
         for (at, node) in self.nodes.iter().enumerate().skip(1) {
             let mut entry = NewEntry::new(NodeKind::File, node.mode);
             entry.mtime_ns = at as i64 * 1_000_000_007;

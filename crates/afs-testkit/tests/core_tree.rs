@@ -3,6 +3,8 @@
 //! Evictions rebuild a tree from the base and an encoded delta, restarts from the encoded records: so the codecs and the merge of
 //! deltas are compared too. Contents are bytes in one growing log, as in the engine's data log.
 
+#![allow(clippy::unwrap_used, reason = "a test; clippy exempts only what it can see is one")]
+
 use afs_core::base::BaseTable;
 use afs_core::delta::Delta;
 use afs_core::extent::{Content, LogRef, Source};
@@ -98,7 +100,12 @@ impl Trees {
         self.node(no, ino)
     }
 
-    fn change(&mut self, no: SessionNo, ino: Ino, plan: impl FnOnce(&Tree, i64) -> Result<Op>) -> Result<Answer> {
+    fn change(
+        &mut self,
+        no: SessionNo,
+        ino: Ino,
+        plan: impl FnOnce(&Tree, i64) -> Result<Op>,
+    ) -> Result<Answer> {
         let op = plan(&self.session(no).tree, self.now_ns)?;
         self.apply(no, op);
         self.node(no, ino)
@@ -206,6 +213,10 @@ impl Trees {
         }
     }
 
+    fn punch(&mut self, no: SessionNo, ino: Ino, offset: u64, len: u64) -> Result<Answer> {
+        self.change(no, ino, |tree, now| tree.plan_punch(ino, offset, len, now))
+    }
+
     /// As the engine does it: extents are shared, holes stay holes.
     fn copy_range(&mut self, no: SessionNo, from: (Ino, u64), to: (Ino, u64), len: u64) -> Result<Answer> {
         let tree = self.session(no).tree.clone();
@@ -221,7 +232,7 @@ impl Trees {
                     let set = AttrSet { size: Some(at + run.len), ..AttrSet::default() };
                     self.change(no, to.0, |tree, now| tree.plan_setattr(to.0, set, now))?;
                 }
-                self.change(no, to.0, |tree, now| tree.plan_punch(to.0, at, run.len, now))?;
+                self.punch(no, to.0, at, run.len)?;
                 continue;
             };
             self.change(no, to.0, |tree, now| tree.plan_write(to.0, at, run.len, source, now))?;
@@ -249,9 +260,7 @@ impl Trees {
                     tree.plan_write(*node, end, len, source, now)
                 })
             }
-            Call::Punch { node, offset, len } => {
-                self.change(no, *node, |tree, now| tree.plan_punch(*node, *offset, *len, now))
-            }
+            Call::Punch { node, offset, len } => self.punch(no, *node, *offset, *len),
             Call::CopyRange { node, offset, to, to_offset, len } => {
                 self.copy_range(no, (*node, *offset), (*to, *to_offset), *len)
             }
@@ -327,8 +336,14 @@ impl Subject for Trees {
         self.next_ino = table.max_ino() + 1;
         let tree = Tree::new(table.clone());
         let at_fold = tree.clone();
-        let session =
-            Session { tree, seq: 0, opens: BTreeMap::new(), folded: Vec::new(), at_fold, records: Vec::new() };
+        let session = Session {
+            tree,
+            seq: 0,
+            opens: BTreeMap::new(),
+            folded: Vec::new(),
+            at_fold,
+            records: Vec::new(),
+        };
         self.sessions.insert(0, session);
         (self.base, self.blobs) = (Some(table), blobs);
         Ok(base.clone())

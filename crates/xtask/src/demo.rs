@@ -49,7 +49,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let home = home.keep();
         line!("");
         line!("Everything keeps running. To end it:");
-        line!("  umount {} ; kill {} ; rm -r {}", told.mount.display(), programs.keep(), home.display());
+        let (aether, mount) = (programs.aether_path().to_owned(), told.mount.display());
+        let end = format!("kill {} && rm -r {}", programs.keep(), home.display());
+        line!("  {} unmount {mount} && {end}", aether.display());
         return Ok(());
     }
     if stdin().is_terminal() && stdout().is_terminal() {

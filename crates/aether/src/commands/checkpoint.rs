@@ -80,7 +80,10 @@ impl Command {
             Self::List(c) => return list(cx, c).await,
             Self::Show(c) => {
                 let (session_id, checkpoint_id) = (c.session.to_string(), c.checkpoint.to_string());
-                show(cx, &client.get_checkpoint(api::GetCheckpointRequest { session_id, checkpoint_id }).await?);
+                show(
+                    cx,
+                    &client.get_checkpoint(api::GetCheckpointRequest { session_id, checkpoint_id }).await?,
+                );
             }
             Self::Restore(c) => {
                 let request = api::RestoreCheckpointRequest {

@@ -30,7 +30,8 @@ impl Command {
         let as_json: serde_json::Map<String, serde_json::Value> = settings
             .iter()
             .map(|(key, value, from)| {
-                let shown = if origin { json!({"value": value, "origin": from.to_string()}) } else { value.clone() };
+                let shown =
+                    if origin { json!({"value": value, "origin": from.to_string()}) } else { value.clone() };
                 ((*key).to_owned(), shown)
             })
             .collect();

@@ -81,7 +81,9 @@ fn patch(change: &api::FileChange, style: &Style) -> String {
     let painted = change.patch.split_inclusive('\n').map(|line| {
         let (text, end) = line.strip_suffix('\n').map_or((line, ""), |text| (text, "\n"));
         let shown = match text.as_bytes().first() {
-            _ if text.starts_with("+++") || text.starts_with("---") || text.starts_with("diff ") => style.bold(text),
+            _ if text.starts_with("+++") || text.starts_with("---") || text.starts_with("diff ") => {
+                style.bold(text)
+            }
             Some(b'+') => style.green(text),
             Some(b'-') => style.red(text),
             Some(b'@') => style.dim(text),

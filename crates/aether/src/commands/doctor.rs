@@ -71,7 +71,11 @@ fn line(check: &Check, style: &Style) -> String {
         "warning" => style.yellow("warning"),
         _ => style.red("failed "),
     };
-    let next = if check.next_step.is_empty() { String::new() } else { format!("\n        next: {}", check.next_step) };
+    let next = if check.next_step.is_empty() {
+        String::new()
+    } else {
+        format!("\n        next: {}", check.next_step)
+    };
     format!("{status} {}: {}{next}\n", check.name, check.message)
 }
 
@@ -91,7 +95,11 @@ async fn server(cx: &Context) -> Vec<Check> {
     let took = begin.elapsed().as_secs_f64() * 1000.0;
     let mut checks = vec![Check::ok("server", format!("version {} answers in {took:.1} ms", info.version))];
     if is_older(env!("CARGO_PKG_VERSION"), &info.min_client_version) {
-        let message = format!("this program is {}, the server wants {}", env!("CARGO_PKG_VERSION"), info.min_client_version);
+        let message = format!(
+            "this program is {}, the server wants {}",
+            env!("CARGO_PKG_VERSION"),
+            info.min_client_version
+        );
         checks.push(Check::failed("version", message, "install a newer aether"));
     }
     match client.check_readiness(api::CheckReadinessRequest {}).await {
@@ -117,7 +125,9 @@ fn kernel() -> Check {
     let uname = rustix::system::uname();
     let release = uname.release().to_string_lossy();
     match is_older(release.split('-').next().unwrap_or_default(), "5.16") {
-        true => Check::warning("kernel", release, "Linux 5.16 or newer saves a request per close and per write"),
+        true => {
+            Check::warning("kernel", release, "Linux 5.16 or newer saves a request per close and per write")
+        }
         false => Check::ok("kernel", release),
     }
 }
@@ -130,7 +140,9 @@ fn device() -> Check {
             "/dev/fuse does not exist",
             "load the module (modprobe fuse), or give the container the device (--device /dev/fuse)",
         ),
-        Err(e) => Check::failed("fuse device", format!("/dev/fuse: {e}"), "chmod 666 /dev/fuse, or mount as root"),
+        Err(e) => {
+            Check::failed("fuse device", format!("/dev/fuse: {e}"), "chmod 666 /dev/fuse, or mount as root")
+        }
     }
 }
 
@@ -141,15 +153,18 @@ fn helper() -> Check {
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
             let places = ["/usr/bin/fusermount3", "/bin/fusermount3"].map(Path::new);
-            let is_setuid = places.iter().any(|p| p.metadata().is_ok_and(|m| m.permissions().mode() & 0o4000 != 0));
+            let is_setuid =
+                places.iter().any(|p| p.metadata().is_ok_and(|m| m.permissions().mode() & 0o4000 != 0));
             match root || is_setuid {
                 true => Check::ok("fusermount3", said),
                 false => Check::failed("fusermount3", "is not set-user-id root", INSTALL),
             }
         }
-        Err(_) if root => {
-            Check::warning("fusermount3", "not installed; only root can mount, without --auto-unmount", INSTALL)
-        }
+        Err(_) if root => Check::warning(
+            "fusermount3",
+            "not installed; only root can mount, without --auto-unmount",
+            INSTALL,
+        ),
         Err(_) => Check::failed("fusermount3", "not installed", INSTALL),
     }
 }
@@ -184,7 +199,10 @@ fn stale_mounts(fix: bool) -> Vec<Check> {
             Health::Unresponsive => Check::failed(
                 "mount",
                 format!("{shown}: does not answer"),
-                format!("look at its process; `aether unmount --force {}` frees those who wait", mount.dir.display()),
+                format!(
+                    "look at its process; `aether unmount --force {}` frees those who wait",
+                    mount.dir.display()
+                ),
             ),
         });
     }

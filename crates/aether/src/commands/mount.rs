@@ -74,7 +74,11 @@ impl Mount {
                 out.json_value(record);
                 return let_go_of_stdout();
             }
-            out.remark(&format!("{} is mounted at {}; stop with ctrl-C", record.session, record.dir.display()));
+            out.remark(&format!(
+                "{} is mounted at {}; stop with ctrl-C",
+                record.session,
+                record.dir.display()
+            ));
             Ok(())
         });
         served.await
@@ -83,10 +87,13 @@ impl Mount {
     /// Starts the process that serves, and waits until it says that the mount works, or why not.
     fn start(self, cx: &Context) -> Result<()> {
         let log = paths::log_dir()?.join(format!("mount-{}.log", self.session));
-        let mut child = self.command(cx, &log)?.spawn().map_err(|e| Error::io("start the mount process", e))?;
+        let mut child =
+            self.command(cx, &log)?.spawn().map_err(|e| Error::io("start the mount process", e))?;
         let mut line = String::new();
         if let Some(stdout) = child.stdout.take() {
-            BufReader::new(stdout).read_line(&mut line).map_err(|e| Error::io("hear from the mount process", e))?;
+            BufReader::new(stdout)
+                .read_line(&mut line)
+                .map_err(|e| Error::io("hear from the mount process", e))?;
         }
         match serde_json::from_str::<Record>(&line) {
             Ok(record) => {
@@ -112,8 +119,13 @@ impl Mount {
 
     fn command(&self, cx: &Context, log: &Path) -> Result<Command> {
         let failed = |e| Error::io(format!("open {}", log.display()), e);
-        let log_file: File =
-            fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(log).map_err(failed)?;
+        let log_file: File = fs::OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(log)
+            .map_err(failed)?;
         let program = std::env::current_exe().map_err(|e| Error::io("find this program", e))?;
         let mut command = Command::new(program);
         command.arg("mount").arg("--json").arg("--session").arg(self.session.as_str());
@@ -121,10 +133,15 @@ impl Mount {
         command.arg("--timeout").arg(format!("{}ms", cx.timeout.as_millis()));
         command.arg("--patience").arg(format!("{}ms", self.patience.as_millis()));
         if let Some(file) = &cx.config_file {
-            command.arg("--config").arg(std::path::absolute(file).map_err(|e| Error::io("find the settings", e))?);
+            command
+                .arg("--config")
+                .arg(std::path::absolute(file).map_err(|e| Error::io("find the settings", e))?);
         }
-        let flags =
-            [("--read-only", self.read_only), ("--allow-other", self.allow_other), ("--auto-unmount", self.auto_unmount)];
+        let flags = [
+            ("--read-only", self.read_only),
+            ("--allow-other", self.allow_other),
+            ("--auto-unmount", self.auto_unmount),
+        ];
         command.args(flags.into_iter().filter(|(_, on)| *on).map(|(flag, _)| flag));
         command.args(std::iter::repeat_n("-v", usize::from(cx.verbose.max(1))));
         command.arg("--").arg(&self.dir).env(BACKGROUND_VARIABLE, log);

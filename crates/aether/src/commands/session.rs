@@ -248,7 +248,8 @@ async fn list(cx: &Context, c: List) -> Result<()> {
 async fn update(cx: &Context, c: Update) -> Result<()> {
     let client = cx.client()?;
     let mut paths = Vec::new();
-    let mut session = client.get_session(api::GetSessionRequest { session_id: c.session.to_string() }).await?;
+    let mut session =
+        client.get_session(api::GetSessionRequest { session_id: c.session.to_string() }).await?;
     if let Some(name) = c.name {
         session.display_name = name;
         paths.push("display_name");
@@ -266,7 +267,10 @@ async fn update(cx: &Context, c: Update) -> Result<()> {
         paths.push("expire_time");
     }
     if paths.is_empty() {
-        return Err(Error::invalid("update", "at least one of --name, --label, --remove-label, --ttl, --no-ttl"));
+        return Err(Error::invalid(
+            "update",
+            "at least one of --name, --label, --remove-label, --ttl, --no-ttl",
+        ));
     }
     // The etag read above goes along: labels changed by somebody else meanwhile are not overwritten.
     let update_mask = Some(FieldMask { paths: paths.into_iter().map(String::from).collect() });

@@ -133,7 +133,13 @@ async fn list(cx: &Context, limit: usize) -> Result<()> {
     );
     cx.out.result(&sources, |_| {
         let rows = sources.iter().map(|s| {
-            [s.source_id.clone(), state(s), spec(s), s.head_version_id.clone(), text::time(s.update_time.as_ref())]
+            [
+                s.source_id.clone(),
+                state(s),
+                spec(s),
+                s.head_version_id.clone(),
+                text::time(s.update_time.as_ref()),
+            ]
         });
         table(["SOURCE", "STATE", "FROM", "VERSION", "UPDATED"], rows)
     });

@@ -2,7 +2,7 @@ use crate::context::Context;
 use crate::mount::{records, wait_gone};
 use afs_types::{Error, Reason, Result};
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The process behind a mount makes everything durable before it ends.
@@ -43,13 +43,10 @@ impl Unmount {
     }
 }
 
-async fn one(dir: &std::path::Path, force: bool) -> Result<()> {
-    let place = dir.to_owned();
+async fn one(dir: &Path, force: bool) -> Result<()> {
+    let place = afs_fuse::resolve(dir)?;
+    let known = records()?.into_iter().find(|record| record.dir == place);
     let task = tokio::task::spawn_blocking(move || afs_fuse::unmount_path(&place, force));
-    let known = std::path::absolute(dir).ok().and_then(|d| {
-        let mut known = records().ok()?.into_iter();
-        known.find(|r| r.dir == d || Some(&r.dir) == d.canonicalize().ok().as_ref())
-    });
     task.await.map_err(|e| Error::new(Reason::Internal, format!("unmount: {e}")))??;
     match known {
         Some(record) if !wait_gone(&record, PATIENCE).await => Err(Error::new(

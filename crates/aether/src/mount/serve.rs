@@ -29,7 +29,11 @@ pub(crate) struct Serve {
 }
 
 /// Serves until it is unmounted, by whomever. `ready` is called when the mount works.
-pub(crate) async fn serve(client: Client, how: Serve, ready: impl FnOnce(&Record) -> Result<()>) -> Result<()> {
+pub(crate) async fn serve(
+    client: Client,
+    how: Serve,
+    ready: impl FnOnce(&Record) -> Result<()>,
+) -> Result<()> {
     // Listened for from the start: a mount that was just made must not be left behind.
     let mut stop = stop_signals()?;
     let endpoint = client.endpoint().to_owned();
@@ -130,10 +134,15 @@ fn stop_signals() -> Result<impl Future<Output = ()> + Unpin> {
     }))
 }
 
-fn answer_status(record: &Record, mount: &Arc<Mount>, mounted: &Arc<Mounted>) -> Result<tokio::task::JoinHandle<()>> {
+fn answer_status(
+    record: &Record,
+    mount: &Arc<Mount>,
+    mounted: &Arc<Mounted>,
+) -> Result<tokio::task::JoinHandle<()>> {
     let socket = record.socket()?;
     let _ = std::fs::remove_file(&socket); // of an earlier process with this number
-    let listener = UnixListener::bind(&socket).map_err(|e| Error::io(format!("listen at {}", socket.display()), e))?;
+    let listener =
+        UnixListener::bind(&socket).map_err(|e| Error::io(format!("listen at {}", socket.display()), e))?;
     record.write()?;
     let (mount, mounted) = (mount.clone(), Arc::downgrade(mounted));
     Ok(tokio::spawn(async move {

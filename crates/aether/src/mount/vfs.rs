@@ -7,8 +7,9 @@
 use afs_client::api::{self, op::Op};
 use afs_client::{Applied, Change, Mount};
 use afs_fuse::{
-    Allocate, AllocateAction, Attr, Caller, Caps, CopyRange, DirEntry, DirSink, Invalidation, InvalidationSink,
-    OpenMode, Opened, RenameMode, Seek, SetAttr, SetTime, StatFs, Vfs, WatchGuard, WriteMode, Written, XattrMode,
+    Allocate, AllocateAction, Attr, Caller, Caps, CopyRange, DirEntry, DirSink, Invalidation,
+    InvalidationSink, OpenMode, Opened, RenameMode, Seek, SetAttr, SetTime, StatFs, Vfs, WatchGuard,
+    WriteMode, Written, XattrMode,
 };
 use afs_types::{Error, Ino, NameRef, Reason, Result};
 use bytes::Bytes;

@@ -151,8 +151,12 @@ fn repository_of(path: &Path, files: usize) -> Result<PathBuf> {
     let mut stream = String::from("blob\nmark :1\ndata 6\nhello\n\ncommit refs/heads/main\nmark :2\n");
     stream.push_str("committer Bench <bench@example.com> 1700000000 +0000\ndata 4\nmade\n");
     for number in 0..files {
-        let (upper, dir) = (number / 1_000, number / 20 % 50);
-        writeln!(stream, "M 100644 :1 package-{upper}/module-{dir}/source-file-{}.rs", number % 20)?;
+        let (upper, dir) = (number / 1_000, number / 20);
+        // Directories differ in one name: a few trees repeated a thousand times would be refused as a bomb.
+        match number % 20 {
+            0 => writeln!(stream, "M 100644 :1 package-{upper}/module-{dir}/module-{dir}.rs")?,
+            file => writeln!(stream, "M 100644 :1 package-{upper}/module-{dir}/source-file-{file}.rs")?,
+        }
     }
     let input = parent.join("stream");
     std::fs::write(&input, stream)?;

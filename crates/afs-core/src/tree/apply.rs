@@ -44,6 +44,7 @@ impl Tree {
             }),
             Op::Punch { ino, offset, len, time_ns } => self.update(*ino, |i| {
                 i.content.punch(i.size, *offset, *len);
+                i.drop_privileges();
                 i.changed(seq, *time_ns);
             }),
             Op::Replace { ino, size, content, time_ns } => self.update(*ino, |i| {
@@ -52,7 +53,9 @@ impl Tree {
                 i.drop_privileges();
                 i.changed(seq, *time_ns);
             }),
-            Op::Xattr { ino, name, value, time_ns } => self.update(*ino, |i| set_xattr(i, name, value, *time_ns)),
+            Op::Xattr { ino, name, value, time_ns } => {
+                self.update(*ino, |i| set_xattr(i, name, value, *time_ns))
+            }
             Op::Reap { ino } => {
                 if self.inodes.get(ino).is_some_and(|i| i.nlink == 0) {
                     self.bury(*ino);
@@ -148,7 +151,8 @@ impl Tree {
         });
         if is_dir {
             // Whiteouts below a dead directory hide nothing any more.
-            let keys: Vec<(Ino, u64)> = self.dentries.range((ino, 0)..=(ino, u64::MAX)).map(|(k, _)| *k).collect();
+            let keys: Vec<(Ino, u64)> =
+                self.dentries.range((ino, 0)..=(ino, u64::MAX)).map(|(k, _)| *k).collect();
             keys.iter().for_each(|k| drop(self.dentries.remove(k)));
         }
         if gone && !keep {
@@ -186,9 +190,10 @@ impl Tree {
         });
         // Nothing to say when the base says the same: a rename there and back leaves no trace.
         let mine = (ino != in_base.unwrap_or(0)).then(|| (ino, name.clone()));
-        let chain = others.into_iter().chain(mine).fold(None, |next: Option<Slot>, (ino, name)| {
-            Some(Slot { ino, name, next: next.map(Arc::new) })
-        });
+        let chain = others
+            .into_iter()
+            .chain(mine)
+            .fold(None, |next: Option<Slot>, (ino, name)| Some(Slot { ino, name, next: next.map(Arc::new) }));
         self.put_slot(key, chain);
     }
 }

@@ -39,7 +39,14 @@ pub enum RenameMode {
 
 impl Tree {
     /// A new inode `ino` named `name` in `parent`.
-    pub fn plan_create(&self, parent: Ino, name: NameRef<'_>, ino: Ino, new: &NewNode<'_>, time_ns: i64) -> Result<Op> {
+    pub fn plan_create(
+        &self,
+        parent: Ino,
+        name: NameRef<'_>,
+        ino: Ino,
+        new: &NewNode<'_>,
+        time_ns: i64,
+    ) -> Result<Op> {
         if new.target.is_some_and(|t| t.is_empty() || t.len() > limits::MAX_SYMLINK_BYTES) {
             return Err(Error::new(
                 Reason::NameTooLong,
@@ -120,7 +127,10 @@ impl Tree {
     }
 
     /// A name moves. None: both names are the same inode, so there is nothing to do.
-    #[allow(clippy::too_many_arguments, reason = "the six arguments of renameat2, and what the pure rules may not know")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the six arguments of renameat2, and what the pure rules may not know"
+    )]
     pub fn plan_rename(
         &self,
         parent: Ino,
@@ -203,7 +213,10 @@ impl Tree {
     pub fn plan_xattr(&self, ino: Ino, name: &[u8], value: Option<&[u8]>, time_ns: i64) -> Result<Op> {
         self.attr(ino).ok_or(Reason::Stale)?;
         if name.is_empty() || name.len() > limits::MAX_XATTR_NAME_BYTES || name.contains(&0) {
-            return Err(Error::invalid("name", format!("1 to {} bytes without NUL", limits::MAX_XATTR_NAME_BYTES)));
+            return Err(Error::invalid(
+                "name",
+                format!("1 to {} bytes without NUL", limits::MAX_XATTR_NAME_BYTES),
+            ));
         }
         let have = self.xattrs(ino);
         let others = have.iter().flat_map(|x| x.iter()).filter(|(n, _)| ***n != *name);

@@ -15,7 +15,18 @@ struct T {
 }
 
 fn entry(kind: NodeKind, mode: u32) -> NewEntry {
-    NewEntry { kind, mode, uid: 0, gid: 0, size: 0, mtime_ns: 5, rdev: 0, blob: None, git_oid: None, hard_link_to: None }
+    NewEntry {
+        kind,
+        mode,
+        uid: 0,
+        gid: 0,
+        size: 0,
+        mtime_ns: 5,
+        rdev: 0,
+        blob: None,
+        git_oid: None,
+        hard_link_to: None,
+    }
 }
 
 fn t() -> T {

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use tonic::{Request, Response, Status};
 
 #[derive(Default)]
-pub struct Fake;
+pub(crate) struct Fake;
 
 type Answer<T> = Result<Response<T>, Status>;
 type Changes = Pin<Box<dyn futures::Stream<Item = Result<FileChange, Status>> + Send>>;

@@ -50,7 +50,8 @@ fn check(name: &'static str, work: impl FnOnce() -> Result<String>) -> Check {
     let start = Instant::now();
     let outcome = work();
     let latency_ms = start.elapsed().as_secs_f64() * 1000.0;
-    let found = |status, message: String, next_step: String| Check { name, status, message, next_step, latency_ms };
+    let found =
+        |status, message: String, next_step: String| Check { name, status, message, next_step, latency_ms };
     match outcome {
         Ok(message) => match message.strip_prefix('!') {
             Some(warning) => found("warning", warning.into(), "free disk space on the server".into()),

@@ -32,10 +32,15 @@ impl AdminService for Admin {
         })
     }
 
-    async fn check_readiness(&self, _: Request<v1::CheckReadinessRequest>) -> Reply<v1::CheckReadinessResponse> {
+    async fn check_readiness(
+        &self,
+        _: Request<v1::CheckReadinessRequest>,
+    ) -> Reply<v1::CheckReadinessResponse> {
         let app = self.0.clone();
         let checks = self.0.pool.run(move || Ok(checks::run(&app))).await;
-        reply(checks, |checks| v1::CheckReadinessResponse { checks: checks.into_iter().map(message).collect() })
+        reply(checks, |checks| v1::CheckReadinessResponse {
+            checks: checks.into_iter().map(message).collect(),
+        })
     }
 }
 

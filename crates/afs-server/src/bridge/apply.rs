@@ -46,7 +46,8 @@ fn run(mount: &Mount, clock: &dyn Clock, op: Op) -> Result<OpResult> {
             s.symlink(op.parent, &op.name, &op.target, new, by.who, by.op_id).map(|(a, _)| changed(&a))
         }
         Kind::Mknod(op) => {
-            let rdev = u32::try_from(op.rdev).map_err(|_| Error::invalid("rdev", "a 32-bit device number"))?;
+            let rdev =
+                u32::try_from(op.rdev).map_err(|_| Error::invalid("rdev", "a 32-bit device number"))?;
             let new = NewFile { mode: op.mode, uid: op.uid, gid: op.gid, rdev };
             s.create(op.parent, &op.name, new, by.who, by.op_id).map(|(a, _)| changed(&a))
         }
@@ -135,7 +136,8 @@ fn fallocate(mount: &Mount, op: &v1::FallocateOp, by: By) -> Result<OpResult> {
         17 => (true, Allocate::Zero),
         _ => return Err(Error::bare(Reason::Unsupported)),
     };
-    inode::allocate(&mount.session, op.inode, (op.offset, op.length), keep_size, what, by).map(|a| changed(&a))
+    inode::allocate(&mount.session, op.inode, (op.offset, op.length), keep_size, what, by)
+        .map(|a| changed(&a))
 }
 
 fn set_of(op: &v1::SetAttrOp) -> Set {

@@ -161,10 +161,15 @@ impl BridgeService for Bridge {
             Ok(v1::SeekWhence::Hole) => Seek::Hole,
             _ => return Err(fail(Error::invalid("whence", "SEEK_WHENCE_DATA or SEEK_WHENCE_HOLE"))),
         };
-        reply(self.mount(&r.mount_id)?.session.seek(r.inode, r.offset, what), |offset| v1::SeekResponse { offset })
+        reply(self.mount(&r.mount_id)?.session.seek(r.inode, r.offset, what), |offset| v1::SeekResponse {
+            offset,
+        })
     }
 
-    async fn stat_file_system(&self, r: Request<v1::StatFileSystemRequest>) -> Reply<v1::StatFileSystemResponse> {
+    async fn stat_file_system(
+        &self,
+        r: Request<v1::StatFileSystemRequest>,
+    ) -> Reply<v1::StatFileSystemResponse> {
         let usage = self.on(&r.into_inner().mount_id, |mount| mount.session.statfs()).await?;
         Ok(Response::new(v1::StatFileSystemResponse {
             total_bytes: usage.total_bytes,

@@ -64,9 +64,9 @@ impl Mount {
     /// Ends one `open` of this mount.
     pub(crate) fn release(&self, ino: Ino) -> Result<()> {
         let mut opens = self.opens.lock();
-        let count = opens.get_mut(&ino).ok_or_else(|| {
-            Error::new(Reason::Stale, format!("inode {ino} is not open in {}", self.id))
-        })?;
+        let count = opens
+            .get_mut(&ino)
+            .ok_or_else(|| Error::new(Reason::Stale, format!("inode {ino} is not open in {}", self.id)))?;
         *count -= 1;
         if *count == 0 {
             opens.remove(&ino);
@@ -96,7 +96,13 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    pub(crate) fn attach(&self, id: MountId, session: Arc<Session>, who: Who, read_only: bool) -> Result<Arc<Mount>> {
+    pub(crate) fn attach(
+        &self,
+        id: MountId,
+        session: Arc<Session>,
+        who: Who,
+        read_only: bool,
+    ) -> Result<Arc<Mount>> {
         let mut mounts = self.mounts.lock();
         if mounts.len() >= MAX_MOUNTS {
             return Err(Error::new(Reason::QuotaExceeded, format!("{MAX_MOUNTS} mounts are attached"))

@@ -31,8 +31,11 @@ impl Replies {
     pub(crate) fn once(&self, op_id: u64, apply: impl FnOnce() -> OpResult) -> Result<OpResult> {
         let mut state = self.state.lock();
         if op_id < state.answered_below.max(1) {
-            return Err(Error::new(Reason::InvalidArgument, format!("op_id: {op_id} was answered and forgotten"))
-                .with("field", "op_id"));
+            return Err(Error::new(
+                Reason::InvalidArgument,
+                format!("op_id: {op_id} was answered and forgotten"),
+            )
+            .with("field", "op_id"));
         }
         loop {
             match state.kept.get(&op_id) {

@@ -30,7 +30,8 @@ pub(crate) fn start(app: Arc<App>, mount: Arc<Mount>, requests: Streaming<SyncRe
         let mut stop = std::pin::pin!(stop);
         loop {
             let Some(mount) = weak.upgrade().filter(|_| app.bridge.is_attached(&id)) else {
-                let gone = Error::new(Reason::MountNotFound, format!("{id} has ended")).with("id", id.as_str());
+                let gone =
+                    Error::new(Reason::MountNotFound, format!("{id} has ended")).with("id", id.as_str());
                 let _ = out.send(Err(to_status(&gone))).await; // the client may be gone too
                 return;
             };

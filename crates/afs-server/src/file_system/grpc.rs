@@ -148,7 +148,8 @@ impl FileSystemService for FileSystem {
         });
         let (mut bytes, feed) = body_reader(data);
         let engine = self.0.engine.clone();
-        let write = self.0.pool.run_slow(move || engine.files(&id)?.write_file(&path, &options, &by, &mut bytes));
+        let write =
+            self.0.pool.run_slow(move || engine.files(&id)?.write_file(&path, &options, &by, &mut bytes));
         let (written, ()) = tokio::join!(write, feed);
         let written = written.map_err(fail)?;
         self.settle(wait, &written.stamp).await.map_err(fail)?;
@@ -159,7 +160,10 @@ impl FileSystemService for FileSystem {
         let r = r.into_inner();
         let path = path("path", &r.path).map_err(fail)?;
         if r.max_bytes > (limits::MAX_MESSAGE_SIZE_BYTES / 2) as u64 {
-            return Err(fail(Error::invalid("max_bytes", format!("at most {}", limits::MAX_MESSAGE_SIZE_BYTES / 2))));
+            return Err(fail(Error::invalid(
+                "max_bytes",
+                format!("at most {}", limits::MAX_MESSAGE_SIZE_BYTES / 2),
+            )));
         }
         let window = self.on(&r.session_id, move |f| {
             f.view_at(&r.checkpoint_id)?.read_lines(&path, r.start_line, r.limit, r.max_bytes)
@@ -175,7 +179,10 @@ impl FileSystemService for FileSystem {
         })
     }
 
-    async fn batch_read_files(&self, r: Request<v1::BatchReadFilesRequest>) -> Reply<v1::BatchReadFilesResponse> {
+    async fn batch_read_files(
+        &self,
+        r: Request<v1::BatchReadFilesRequest>,
+    ) -> Reply<v1::BatchReadFilesResponse> {
         let r = r.into_inner();
         let paths = r.paths.iter().enumerate().map(|(n, text)| path(&format!("paths[{n}]"), text));
         let paths = paths.collect::<Result<Vec<_>>>().map_err(fail)?;
@@ -250,10 +257,12 @@ impl FileSystemService for FileSystem {
 
     async fn move_path(&self, r: Request<v1::MovePathRequest>) -> Reply<MutationResponse> {
         let r = r.into_inner();
-        let (from, to) = (path("source", &r.source).map_err(fail)?, path("destination", &r.destination).map_err(fail)?);
+        let (from, to) =
+            (path("source", &r.source).map_err(fail)?, path("destination", &r.destination).map_err(fail)?);
         let (by, wanted) = (wire::by(&r.request_id).map_err(fail)?, wire::precondition(r.precondition));
         let overwrite = r.overwrite;
-        self.change(&r.session_id, r.durability, move |f| f.move_path(&from, &to, overwrite, &wanted, &by)).await
+        self.change(&r.session_id, r.durability, move |f| f.move_path(&from, &to, overwrite, &wanted, &by))
+            .await
     }
 
     async fn copy_path(&self, r: Request<v1::CopyPathRequest>) -> Reply<MutationResponse> {
@@ -300,7 +309,11 @@ impl FileSystemService for FileSystem {
         let (id, query) = grep_query(r.into_inner()).map_err(fail)?;
         self.stream(move |engine, sink| {
             let found = engine.files(&id)?.view().grep(&query, &mut |found| {
-                Ok(if sink(wire::grep_match(found)) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+                Ok(if sink(wire::grep_match(found)) {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                })
             });
             found.map(drop)
         })

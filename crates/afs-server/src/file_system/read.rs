@@ -20,7 +20,11 @@ pub(crate) struct FileRange {
 
 impl FileRange {
     /// Hands over the entry, then the bytes.
-    pub(crate) fn run(&self, engine: &Engine, sink: &mut dyn FnMut(v1::ReadFileResponse) -> bool) -> Result<()> {
+    pub(crate) fn run(
+        &self,
+        engine: &Engine,
+        sink: &mut dyn FnMut(v1::ReadFileResponse) -> bool,
+    ) -> Result<()> {
         let reader = engine.files(&self.session)?.view_at(&self.at)?.open_read(&self.path)?;
         let size = reader.size();
         if self.offset > size {
@@ -52,7 +56,10 @@ pub(crate) fn pieces(
     while at < end {
         let piece = reader.read_at(at, (end - at).min(limits::MAX_IO_BYTES as u64) as usize)?;
         if piece.is_empty() {
-            return Err(Error::new(Reason::Corrupt, format!("{} ends at {at}, before {end}", reader.entry.path)));
+            return Err(Error::new(
+                Reason::Corrupt,
+                format!("{} ends at {at}, before {end}", reader.entry.path),
+            ));
         }
         at += piece.len() as u64;
         if !sink(piece) {

@@ -3,8 +3,8 @@
 use crate::reply::{level, path, request_id, revision};
 use afs_proto::{timestamp, timestamp_ns, v1};
 use afs_session::paths::{
-    By, Edited, Entry, FileEdit, GrepMatch, Patch, PatchFormat, Patched, Precondition, Replacement, SetAttributes, WriteAt,
-    WriteOptions, Written,
+    By, Edited, Entry, FileEdit, GrepMatch, Patch, PatchFormat, Patched, Precondition, Replacement,
+    SetAttributes, WriteAt, WriteOptions, Written,
 };
 use afs_session::{Attr, AttrSet, ChangeKind};
 use afs_types::{Error, Reason, Result, SessionPath, limits};
@@ -139,7 +139,11 @@ pub(crate) fn replacements(edits: Vec<v1::Replacement>) -> Vec<Replacement> {
 }
 
 /// An edit of one file.
-pub(crate) fn file_edit(edits: Vec<v1::Replacement>, wanted: Option<v1::Precondition>, dry_run: bool) -> FileEdit {
+pub(crate) fn file_edit(
+    edits: Vec<v1::Replacement>,
+    wanted: Option<v1::Precondition>,
+    dry_run: bool,
+) -> FileEdit {
     FileEdit { edits: replacements(edits), precondition: precondition(wanted), dry_run }
 }
 
@@ -157,9 +161,12 @@ pub(crate) fn edited(edited: Edited, waited: bool) -> v1::EditFileResponse {
 /// A patch.
 pub(crate) fn patch(r: v1::ApplyPatchRequest) -> Result<Patch> {
     if r.patch.len() > limits::MAX_PATCH_BYTES {
-        return Err(Error::new(Reason::MessageTooLarge, format!("patch: at most {} bytes", limits::MAX_PATCH_BYTES))
-            .with("field", "patch")
-            .with("limit", limits::MAX_PATCH_BYTES.to_string()));
+        return Err(Error::new(
+            Reason::MessageTooLarge,
+            format!("patch: at most {} bytes", limits::MAX_PATCH_BYTES),
+        )
+        .with("field", "patch")
+        .with("limit", limits::MAX_PATCH_BYTES.to_string()));
     }
     let format = match v1::PatchFormat::try_from(r.format) {
         Ok(v1::PatchFormat::Unspecified) => PatchFormat::Any,
@@ -220,7 +227,11 @@ pub(crate) fn set_attributes(r: v1::SetAttributesRequest) -> Result<SetAttribute
     };
     Ok(SetAttributes {
         set,
-        set_xattrs: r.set_xattrs.into_iter().map(|(name, value)| (name.into_bytes(), value.to_vec())).collect(),
+        set_xattrs: r
+            .set_xattrs
+            .into_iter()
+            .map(|(name, value)| (name.into_bytes(), value.to_vec()))
+            .collect(),
         remove_xattrs: r.remove_xattrs.into_iter().map(String::into_bytes).collect(),
         precondition: precondition(r.precondition),
     })

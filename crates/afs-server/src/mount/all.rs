@@ -145,7 +145,8 @@ impl AllSessions {
             Ok(slot) => Some(self.slots.id(slot)?.to_string()),
             Err(_) => return Err(Reason::InvalidArgument.into()),
         };
-        let mut query = ListSessions { page_size: 1000, after, archived: Some(false), ..ListSessions::default() };
+        let mut query =
+            ListSessions { page_size: 1000, after, archived: Some(false), ..ListSessions::default() };
         loop {
             let page = self.engine.list_sessions(&query)?;
             for info in &page.items {

@@ -3,8 +3,8 @@
 use crate::inode::{self, By, Set, Time};
 use afs_fuse as vfs;
 use afs_fuse::{
-    Allocate, AllocateAction, Caller, CopyRange, DirEntry, DirSink, InvalidationSink, OpenMode, Opened, SetTime,
-    StatFs, Vfs, WatchGuard, WriteMode, Written, XattrMode,
+    Allocate, AllocateAction, Caller, CopyRange, DirEntry, DirSink, InvalidationSink, OpenMode, Opened,
+    SetTime, StatFs, Vfs, WatchGuard, WriteMode, Written, XattrMode,
 };
 use afs_session::{Attr, Invalidation, NewFile, RenameMode, Session, Who};
 use afs_types::{Clock, Ino, NameRef, ROOT_INO, Reason, Result};
@@ -105,8 +105,17 @@ impl Vfs for OneSession {
         self.session.readlink(ino).map(|target| target.to_vec())
     }
 
-    fn mknod(&self, parent: Ino, name: NameRef<'_>, mode: u32, rdev: u32, caller: Caller) -> Result<vfs::Attr> {
-        self.session.create(parent, name.as_bytes(), new(mode, rdev, caller), self.who, 0).map(|(a, _)| attr(&a))
+    fn mknod(
+        &self,
+        parent: Ino,
+        name: NameRef<'_>,
+        mode: u32,
+        rdev: u32,
+        caller: Caller,
+    ) -> Result<vfs::Attr> {
+        self.session
+            .create(parent, name.as_bytes(), new(mode, rdev, caller), self.who, 0)
+            .map(|(a, _)| attr(&a))
     }
 
     fn mkdir(&self, parent: Ino, name: NameRef<'_>, mode: u32, caller: Caller) -> Result<vfs::Attr> {
@@ -142,7 +151,8 @@ impl Vfs for OneSession {
 
     fn open(&self, ino: Ino, mode: OpenMode) -> Result<Opened> {
         self.session.open(ino)?;
-        let opened = if mode.truncate { self.truncate(ino, mode.kill_priv) } else { self.session.getattr(ino) };
+        let opened =
+            if mode.truncate { self.truncate(ino, mode.kill_priv) } else { self.session.getattr(ino) };
         match opened {
             Ok(attr) => Ok(Opened { fh: 0, version: attr.version }),
             Err(error) => {

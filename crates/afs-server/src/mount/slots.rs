@@ -97,7 +97,8 @@ mod tests {
 
     #[test]
     fn slots_stay() {
-        let (slots, a, b) = (Slots::default(), SessionId::parse("sess_a").unwrap(), SessionId::parse("sess_b").unwrap());
+        let (slots, a, b) =
+            (Slots::default(), SessionId::parse("sess_a").unwrap(), SessionId::parse("sess_b").unwrap());
         assert_eq!((slots.of(&a).unwrap(), slots.of(&b).unwrap(), slots.of(&a).unwrap()), (1, 2, 1));
         assert_eq!(slots.id(2).unwrap(), b);
         assert!(slots.id(0).is_err() && slots.id(3).is_err());

@@ -132,7 +132,13 @@ fn patch(
     told.patch = out;
 }
 
-fn hunks(told: &mut v1::FileChange, out: &mut String, texts: (&str, &str), names: (&str, &str), context: usize) {
+fn hunks(
+    told: &mut v1::FileChange,
+    out: &mut String,
+    texts: (&str, &str),
+    names: (&str, &str),
+    context: usize,
+) {
     let diff = TextDiff::configure().timeout(std::time::Duration::from_secs(2)).diff_lines(texts.0, texts.1);
     for change in diff.iter_all_changes() {
         match change.tag() {
@@ -189,7 +195,8 @@ mod tests {
 
     #[test]
     fn patches_have_the_form_of_git() {
-        let change = told(("/a.txt", side(0o100_644, Some("1\n2\n"))), ("/a.txt", side(0o100_755, Some("1\n3"))));
+        let change =
+            told(("/a.txt", side(0o100_644, Some("1\n2\n"))), ("/a.txt", side(0o100_755, Some("1\n3"))));
         assert_eq!((change.lines_added, change.lines_removed), (1, 1));
         assert_eq!(
             change.patch,

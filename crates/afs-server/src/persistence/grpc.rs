@@ -200,7 +200,8 @@ impl PersistenceService for Persistence {
         let bound = ["commits", r.session_id.as_str()];
         let after = page::decode(&bound, &r.page_token).map_err(fail)?;
         let engine = self.0.engine.clone();
-        let listed = self.0.pool.run(move || engine.list_commits(session.as_ref(), size, after.as_deref())).await;
+        let listed =
+            self.0.pool.run(move || engine.list_commits(session.as_ref(), size, after.as_deref())).await;
         reply(listed, |page| v1::ListCommitsResponse {
             commits: page.items.into_iter().map(wire::commit).collect(),
             next_page_token: page::encode(&bound, page.next),

@@ -25,7 +25,9 @@ pub(crate) struct BodyReader {
 /// A reader of a body, and the future that feeds it.
 pub(crate) fn channel(body: Body) -> (BodyReader, impl Future<Output = ()> + Send) {
     let pieces = body.into_data_stream().map(|piece| {
-        piece.map_err(|e| Error::new(Reason::InvalidArgument, format!("body: it broke off: {e}")).with("field", "body"))
+        piece.map_err(|e| {
+            Error::new(Reason::InvalidArgument, format!("body: it broke off: {e}")).with("field", "body")
+        })
     });
     reader(pieces)
 }

@@ -64,7 +64,8 @@ fn parameters<const N: usize>(uri: &Uri, known: [&'static str; N]) -> Result<[Op
 fn text<'h>(headers: &'h HeaderMap, name: &http::HeaderName) -> Result<Option<&'h str>> {
     let Some(value) = headers.get(name) else { return Ok(None) };
     value.to_str().map(Some).map_err(|_| {
-        Error::new(Reason::InvalidArgument, format!("{name}: want printable ASCII")).with("field", name.to_string())
+        Error::new(Reason::InvalidArgument, format!("{name}: want printable ASCII"))
+            .with("field", name.to_string())
     })
 }
 
@@ -189,7 +190,10 @@ async fn try_write(app: &Arc<App>, request: Request) -> Result<Response> {
         ..WriteOptions::default()
     };
     let key = text(headers, &http::HeaderName::from_static("idempotency-key"))?;
-    let by = By { who: 0, request_id: optional("idempotency-key", key.unwrap_or(""), RequestId::parse)?.flatten() };
+    let by = By {
+        who: 0,
+        request_id: optional("idempotency-key", key.unwrap_or(""), RequestId::parse)?.flatten(),
+    };
     let (mut bytes, feed) = body::channel(request.into_body());
     let engine = app.engine.clone();
     let write = app.pool.run_slow(move || engine.files(&id)?.write_file(&path, &options, &by, &mut bytes));

@@ -41,7 +41,8 @@ fn fork(r: v1::ForkSessionRequest) -> Result<Fork> {
         .collect::<Result<_>>()?;
     let count = if r.count == 0 { new_ids.len().max(1) as u32 } else { r.count };
     if count > limits::MAX_FORKS {
-        return Err(Error::invalid("count", format!("at most {}", limits::MAX_FORKS)).with("limit", limits::MAX_FORKS.to_string()));
+        return Err(Error::invalid("count", format!("at most {}", limits::MAX_FORKS))
+            .with("limit", limits::MAX_FORKS.to_string()));
     }
     if new_ids.len() > count as usize {
         return Err(Error::invalid("new_session_ids", format!("at most {count} ids, as many as `count`")));
@@ -120,7 +121,9 @@ impl SessionService for Sessions {
         let forks = self.fork(want).await.map_err(fail)?;
         let ids: Vec<SessionId> = forks.iter().map(|info| info.id.clone()).collect();
         self.0.sessions_changed(&ids);
-        Ok(Response::new(v1::ForkSessionResponse { sessions: forks.into_iter().map(wire::session).collect() }))
+        Ok(Response::new(v1::ForkSessionResponse {
+            sessions: forks.into_iter().map(wire::session).collect(),
+        }))
     }
 
     async fn archive_session(&self, r: Request<v1::ArchiveSessionRequest>) -> Reply<Session> {
@@ -162,7 +165,10 @@ impl SessionService for Sessions {
             return Err(fail(
                 Error::new(
                     Reason::RevisionMismatch,
-                    format!("revision: the session is at {}, before {}: what came after was lost in a crash", stamp.seq, r.revision),
+                    format!(
+                        "revision: the session is at {}, before {}: what came after was lost in a crash",
+                        stamp.seq, r.revision
+                    ),
                 )
                 .with("field", "revision")
                 .with("revision", stamp.seq.to_string()),

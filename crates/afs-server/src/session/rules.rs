@@ -14,7 +14,10 @@ pub(crate) fn label_filter(filter: &str) -> Result<BTreeMap<String, String>> {
         let parts = term.strip_prefix("label.").and_then(|t| t.split_once('='));
         let Some((key, value)) = parts.filter(|(key, _)| !key.trim().is_empty()) else {
             let shown: String = term.chars().take(80).collect();
-            return Err(Error::invalid("filter", format!("terms label.KEY=VALUE joined by AND, not {shown:?}")));
+            return Err(Error::invalid(
+                "filter",
+                format!("terms label.KEY=VALUE joined by AND, not {shown:?}"),
+            ));
         };
         let value = value.trim().trim_matches('"').to_owned();
         if labels.insert(key.trim().to_owned(), value).is_some() {
@@ -58,7 +61,11 @@ pub(crate) fn update(request: v1::UpdateSessionRequest, now_ns: i64) -> Result<U
             "display_name" => change.display_name = Some(session.display_name.clone()),
             "labels" => change.labels = Some(session.labels.clone()),
             "expire_time" => {
-                let at = session.expire_time.as_ref().map(|t| timestamp_ns("session.expire_time", t)).transpose()?;
+                let at = session
+                    .expire_time
+                    .as_ref()
+                    .map(|t| timestamp_ns("session.expire_time", t))
+                    .transpose()?;
                 change.ttl_ns = Some(at.map(|at| at.saturating_sub(now_ns)));
             }
             other => {
@@ -81,7 +88,8 @@ pub(crate) fn etag(text: &str) -> Result<Option<u64>> {
     // An etag that we never made can match nothing.
     text.parse().map(Some).map_err(|_| {
         let shown: String = text.chars().take(80).collect();
-        Error::new(Reason::EtagMismatch, format!("etag: the session does not have {shown:?}")).with("field", "etag")
+        Error::new(Reason::EtagMismatch, format!("etag: the session does not have {shown:?}"))
+            .with("field", "etag")
     })
 }
 
@@ -99,7 +107,9 @@ mod tests {
         let labels = label_filter("label.team=a AND label.x=\"b c\"").unwrap();
         assert_eq!(labels, BTreeMap::from([("team".into(), "a".into()), ("x".into(), "b c".into())]));
         assert!(label_filter("").unwrap().is_empty());
-        for bad in ["team=a", "label.=x", "label.a", "label.a=1 AND label.a=2", "label.a=1 OR label.b=2 AND x"] {
+        for bad in
+            ["team=a", "label.=x", "label.a", "label.a=1 AND label.a=2", "label.a=1 OR label.b=2 AND x"]
+        {
             assert_eq!(label_filter(bad).unwrap_err().reason, Reason::InvalidArgument, "{bad}");
         }
     }
@@ -108,11 +118,20 @@ mod tests {
     fn masks() {
         let request = |paths: &[&str]| v1::UpdateSessionRequest {
             session_id: "sess_a".into(),
-            session: Some(v1::Session { display_name: "n".into(), etag: "3".into(), ..v1::Session::default() }),
-            update_mask: Some(pbjson_types::FieldMask { paths: paths.iter().map(|p| (*p).to_owned()).collect() }),
+            session: Some(v1::Session {
+                display_name: "n".into(),
+                etag: "3".into(),
+                ..v1::Session::default()
+            }),
+            update_mask: Some(pbjson_types::FieldMask {
+                paths: paths.iter().map(|p| (*p).to_owned()).collect(),
+            }),
         };
         let change = update(request(&["display_name", "expire_time"]), 0).unwrap();
-        assert_eq!((change.display_name.as_deref(), change.labels, change.ttl_ns), (Some("n"), None, Some(None)));
+        assert_eq!(
+            (change.display_name.as_deref(), change.labels, change.ttl_ns),
+            (Some("n"), None, Some(None))
+        );
         assert_eq!(change.if_generation, Some(3));
         for bad in [&[][..], &["revision"], &["session.labels"]] {
             assert!(update(request(bad), 0).unwrap_err().message().contains("update_mask"));

@@ -43,7 +43,10 @@ fn text(field: &'static str, text: &str) -> Result<()> {
 pub(crate) fn source(info: SourceInfo) -> v1::Source {
     let record = info.record;
     let spec = match record.kind.as_str() {
-        "git" => Spec::Git(v1::GitSpec { url: without_password(&record.location), r#ref: record.reference.unwrap_or_default() }),
+        "git" => Spec::Git(v1::GitSpec {
+            url: without_password(&record.location),
+            r#ref: record.reference.unwrap_or_default(),
+        }),
         "local" => Spec::Local(v1::LocalSpec { path: record.location }),
         _ => Spec::Empty(v1::EmptySpec {}),
     };
@@ -80,7 +83,11 @@ pub(crate) fn without_password(url: &str) -> String {
         let (user, host) = authority.rsplit_once('@')?;
         let name = user.split_once(':').map(|(name, _)| format!("{name}:***"));
         // A name without a password can be a token.
-        Some(format!("{scheme}://{}@{host}{}", name.unwrap_or_else(|| "***".into()), &rest[authority.len()..]))
+        Some(format!(
+            "{scheme}://{}@{host}{}",
+            name.unwrap_or_else(|| "***".into()),
+            &rest[authority.len()..]
+        ))
     });
     parts.filter(|_| url.starts_with("http")).unwrap_or_else(|| url.to_owned())
 }
@@ -128,7 +135,11 @@ mod tests {
 
     #[test]
     fn a_spec_names_one_thing() {
-        let git = |url: &str| Some(v1::SourceSpec { spec: Some(Spec::Git(v1::GitSpec { url: url.into(), r#ref: String::new() })) });
+        let git = |url: &str| {
+            Some(v1::SourceSpec {
+                spec: Some(Spec::Git(v1::GitSpec { url: url.into(), r#ref: String::new() })),
+            })
+        };
         assert!(matches!(spec(git("/x")).unwrap(), ImportSpec::Git { reference: None, .. }));
         assert!(spec(git("")).unwrap_err().message().starts_with("spec.git.url"));
         assert!(spec(git(&"x".repeat(5000))).is_err());

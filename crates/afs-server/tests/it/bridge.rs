@@ -61,7 +61,8 @@ impl Mount {
     }
 
     async fn lookup(&mut self, name: &str) -> Option<v1::Attributes> {
-        let request = v1::LookupRequest { mount_id: self.id.clone(), parent: 1, name: name.to_owned().into() };
+        let request =
+            v1::LookupRequest { mount_id: self.id.clone(), parent: 1, name: name.to_owned().into() };
         let answer = self.bridge.lookup(request).await.unwrap().into_inner();
         assert_eq!(answer.negative, answer.attributes.is_none());
         answer.attributes
@@ -69,7 +70,15 @@ impl Mount {
 }
 
 fn create(name: &str) -> v1::CreateOp {
-    v1::CreateOp { parent: 1, name: name.to_owned().into(), mode: 0o644, uid: 7, gid: 8, exclusive: true, ..Default::default() }
+    v1::CreateOp {
+        parent: 1,
+        name: name.to_owned().into(),
+        mode: 0o644,
+        uid: 7,
+        gid: 8,
+        exclusive: true,
+        ..Default::default()
+    }
 }
 
 fn write(inode: u64, offset: u64, data: &str) -> Kind {
@@ -91,7 +100,8 @@ async fn every_operation() {
     assert_eq!((file.uid, file.gid, file.mode), (7, 8, 0o100_644));
     let wrote = m.one(write(file.inode, 0, "hello")).await;
     assert_eq!((wrote.count, wrote.attributes.unwrap().size), (5, 5));
-    let append = v1::WriteDataOp { inode: file.inode, data: " world".into(), append: true, ..Default::default() };
+    let append =
+        v1::WriteDataOp { inode: file.inode, data: " world".into(), append: true, ..Default::default() };
     let appended = m.one(Kind::Write(append)).await;
     assert_eq!(appended.offset, 5);
     assert_eq!(appended.version_before, wrote.attributes.unwrap().version);
@@ -106,11 +116,35 @@ async fn every_operation() {
             Kind::Mknod(v1::MakeNodeOp { parent, name: name("p"), mode: 0o010_644, uid, gid, rdev: 0 }),
             Kind::Link(v1::LinkOp { inode: file.inode, parent, name: name("h") }),
             Kind::Setattr(v1::SetAttrOp { inode: file.inode, mode: Some(0o4755), ..Default::default() }),
-            Kind::Setattr(v1::SetAttrOp { inode: file.inode, size: Some(3), kill_priv: true, mtime_now: true, ..Default::default() }),
-            Kind::Xattr(v1::XattrOp { inode: file.inode, name: name("user.k"), value: name("v"), remove: false, flags: 1 }),
+            Kind::Setattr(v1::SetAttrOp {
+                inode: file.inode,
+                size: Some(3),
+                kill_priv: true,
+                mtime_now: true,
+                ..Default::default()
+            }),
+            Kind::Xattr(v1::XattrOp {
+                inode: file.inode,
+                name: name("user.k"),
+                value: name("v"),
+                remove: false,
+                flags: 1,
+            }),
             Kind::Fallocate(v1::FallocateOp { inode: file.inode, offset: 0, length: 10, mode: 0 }),
-            Kind::CopyRange(v1::CopyRangeOp { from_inode: file.inode, from_offset: 0, to_inode: file.inode, to_offset: 10, length: 3 }),
-            Kind::Rename(v1::RenameOp { from_parent: 1, from_name: name("h"), to_parent: 1, to_name: name("h2"), flags: 1 }),
+            Kind::CopyRange(v1::CopyRangeOp {
+                from_inode: file.inode,
+                from_offset: 0,
+                to_inode: file.inode,
+                to_offset: 10,
+                length: 3,
+            }),
+            Kind::Rename(v1::RenameOp {
+                from_parent: 1,
+                from_name: name("h"),
+                to_parent: 1,
+                to_name: name("h2"),
+                flags: 1,
+            }),
             Kind::Unlink(v1::UnlinkOp { parent, name: name("h2"), directory: false }),
             Kind::Unlink(v1::UnlinkOp { parent, name: name("d"), directory: true }),
         ])
@@ -122,13 +156,15 @@ async fn every_operation() {
 
     let mount_id = m.id.clone();
     let link = m.lookup("l").await.unwrap().inode;
-    let target = m.bridge.read_link(v1::ReadLinkRequest { mount_id: mount_id.clone(), inode: link }).await.unwrap();
+    let target =
+        m.bridge.read_link(v1::ReadLinkRequest { mount_id: mount_id.clone(), inode: link }).await.unwrap();
     assert_eq!(&target.into_inner().target[..], b"f");
     let xattr = v1::GetXattrRequest { mount_id: mount_id.clone(), inode: file.inode, name: name("user.k") };
     assert_eq!(&m.bridge.get_xattr(xattr).await.unwrap().into_inner().value[..], b"v");
     let names = v1::ListXattrsRequest { mount_id: mount_id.clone(), inode: file.inode };
     assert_eq!(m.bridge.list_xattrs(names).await.unwrap().into_inner().names, ["user.k"]);
-    let statfs = m.bridge.stat_file_system(v1::StatFileSystemRequest { mount_id: mount_id.clone() }).await.unwrap();
+    let statfs =
+        m.bridge.stat_file_system(v1::StatFileSystemRequest { mount_id: mount_id.clone() }).await.unwrap();
     assert!(statfs.into_inner().total_bytes > 0);
     let seek = v1::SeekRequest { mount_id: mount_id.clone(), inode: file.inode, offset: 0, whence: 2 };
     assert_eq!(m.bridge.seek(seek.clone()).await.unwrap().into_inner().offset, 3);
@@ -165,7 +201,8 @@ async fn an_operation_that_is_sent_again_is_not_done_again() {
     assert_eq!((first[0].errno, &first), (0, &again));
     let other = m.one(Kind::Create(create("once"))).await;
     assert_eq!(other.errno, EEXIST);
-    let forgotten = v1::ApplyOpsRequest { mount_id: m.id.clone(), ops: vec![op], answered_below: 101, durable: false };
+    let forgotten =
+        v1::ApplyOpsRequest { mount_id: m.id.clone(), ops: vec![op], answered_below: 101, durable: false };
     let answer = m.bridge.apply_ops(forgotten).await.unwrap().into_inner();
     assert_eq!(answer.results[0].reason, "INVALID_ARGUMENT");
 }
@@ -176,7 +213,8 @@ async fn an_open_file_lives_without_a_name() {
     let mut m = Mount::attach(&client, &id, false).await;
     let made = m.one(Kind::Create(v1::CreateOp { open: true, ..create("f") })).await;
     let inode = made.attributes.unwrap().inode;
-    m.apply(vec![write(inode, 0, "still here"), Kind::Open(v1::OpenOp { inode, ..Default::default() })]).await;
+    m.apply(vec![write(inode, 0, "still here"), Kind::Open(v1::OpenOp { inode, ..Default::default() })])
+        .await;
     client.ok("FileSystem.RemovePath", serde_json::json!({"session_id": id, "path": "/f"})).await;
     assert_eq!(m.read(inode, 0, 100).await.unwrap(), b"still here");
     m.one(Kind::Release(v1::ReleaseOp { inode })).await;
@@ -192,7 +230,11 @@ async fn a_read_only_mount_changes_nothing() {
     client.write(&id, "/f", b"1").await.unwrap();
     let mut m = Mount::attach(&client, &id, true).await;
     let inode = m.lookup("f").await.unwrap().inode;
-    for op in [write(inode, 0, "x"), Kind::Create(create("g")), Kind::Open(v1::OpenOp { inode, truncate: true, kill_priv: false })] {
+    for op in [
+        write(inode, 0, "x"),
+        Kind::Create(create("g")),
+        Kind::Open(v1::OpenOp { inode, truncate: true, kill_priv: false }),
+    ] {
         assert_eq!(m.one(op).await.errno, EROFS);
     }
     assert_eq!(m.one(Kind::Open(v1::OpenOp { inode, ..Default::default() })).await.errno, 0);
@@ -229,16 +271,23 @@ async fn changes_by_others_are_pushed() {
     let (heartbeats, requests) = mpsc::channel(4);
     heartbeats.send(SyncRequest { mount_id: m.id.clone(), acked_revision: 0 }).await.unwrap();
     let mut pushed = m.bridge.sync(ReceiverStream::new(requests)).await.unwrap().into_inner();
-    let mut next = async || tokio::time::timeout(Duration::from_secs(10), pushed.message()).await.unwrap().unwrap();
+    let mut next =
+        async || tokio::time::timeout(Duration::from_secs(10), pushed.message()).await.unwrap().unwrap();
 
     let own = m.create("own").await.inode;
     client.write(&id, "/own", b"by another").await.unwrap();
     let change = next().await.unwrap();
     assert!(change.invalidations.iter().any(|i| i.inode == own && i.data), "{change:?}");
-    assert!(!change.invalidations.iter().any(|i| &i.name[..] == b"own"), "not of its own changes: {change:?}");
+    assert!(
+        !change.invalidations.iter().any(|i| &i.name[..] == b"own"),
+        "not of its own changes: {change:?}"
+    );
     client.write(&id, "/new", b"1").await.unwrap();
     let change = next().await.unwrap();
-    assert!(change.invalidations.iter().any(|i| i.entry && i.parent == 1 && &i.name[..] == b"new"), "{change:?}");
+    assert!(
+        change.invalidations.iter().any(|i| i.entry && i.parent == 1 && &i.name[..] == b"new"),
+        "{change:?}"
+    );
 
     heartbeats.send(SyncRequest { mount_id: m.id.clone(), acked_revision: change.revision }).await.unwrap();
     let alive = loop {

@@ -40,10 +40,7 @@ pub(crate) struct Answer {
 }
 
 fn problem(status: &Status) -> Box<Problem> {
-    assert!(
-        !matches!(status.code(), tonic::Code::Unknown),
-        "every error of ours has a code: {status:?}"
-    );
+    assert!(!matches!(status.code(), tonic::Code::Unknown), "every error of ours has a code: {status:?}");
     Box::new(Problem::from(&from_status(status)))
 }
 
@@ -181,7 +178,8 @@ impl Client {
             let problem = || decode(serde_json::from_slice(&answer.body).unwrap());
             return if answer.status == 200 { Ok(answer.body.to_vec()) } else { Err(problem()) };
         }
-        let request = v1::ReadFileRequest { session_id: session.into(), path: path.into(), ..Default::default() };
+        let request =
+            v1::ReadFileRequest { session_id: session.into(), path: path.into(), ..Default::default() };
         let mut files = v1::file_system_service_client::FileSystemServiceClient::new(self.channel.clone());
         let mut parts = files.read_file(request).await.map_err(|s| problem(&s))?.into_inner();
         let mut all = Vec::new();

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 /// A session with a few files.
 async fn tree(client: &Client) -> String {
     let id = empty_session(client).await;
-    for (path, content) in [("/a.txt", "one\ntwo\nthree\n"), ("/dir/b.rs", "fn b() {}\n"), ("/dir/sub/c.rs", "fn c() {}\n")] {
+    for (path, content) in
+        [("/a.txt", "one\ntwo\nthree\n"), ("/dir/b.rs", "fn b() {}\n"), ("/dir/sub/c.rs", "fn c() {}\n")]
+    {
         client.write(&id, path, content.as_bytes()).await.unwrap();
     }
     id
@@ -25,19 +27,31 @@ async fn entries_tell_what_they_are() {
         let id = tree(&client).await;
         let link = json!({"path": "/l", "target": "a.txt"});
         let made = client.ok("FileSystem.CreateSymlink", with(&id, link)).await;
-        assert_eq!((&made["entry"]["type"], &made["entry"]["symlink_target"]), (&json!("ENTRY_TYPE_SYMLINK"), &json!("a.txt")));
+        assert_eq!(
+            (&made["entry"]["type"], &made["entry"]["symlink_target"]),
+            (&json!("ENTRY_TYPE_SYMLINK"), &json!("a.txt"))
+        );
         let entry = client.ok("FileSystem.Stat", with(&id, json!({"path": "/a.txt"}))).await;
-        assert_eq!((&entry["size"], &entry["layer"], &entry["link_count"]), (&json!("14"), &json!("LAYER_OVERLAY"), &json!(1)));
-        assert_eq!(client.read(&id, "/l").await.unwrap(), b"one\ntwo\nthree\n", "links are followed inside the session");
+        assert_eq!(
+            (&entry["size"], &entry["layer"], &entry["link_count"]),
+            (&json!("14"), &json!("LAYER_OVERLAY"), &json!(1))
+        );
+        assert_eq!(
+            client.read(&id, "/l").await.unwrap(),
+            b"one\ntwo\nthree\n",
+            "links are followed inside the session"
+        );
         let hard = json!({"source": "/a.txt", "path": "/h"});
         assert_eq!(client.ok("FileSystem.CreateHardLink", with(&id, hard)).await["entry"]["link_count"], 2);
         let other = client.ok("FileSystem.Stat", with(&id, json!({"path": "/h"}))).await;
         assert_eq!(other["inode"], entry["inode"]);
 
         let listed = client.ok("FileSystem.ListDirectory", with(&id, json!({"path": "/", "depth": 2}))).await;
-        let paths: Vec<_> = listed["entries"].as_array().unwrap().iter().map(|e| e["path"].as_str().unwrap()).collect();
+        let paths: Vec<_> =
+            listed["entries"].as_array().unwrap().iter().map(|e| e["path"].as_str().unwrap()).collect();
         assert_eq!(paths, ["/a.txt", "/dir", "/dir/b.rs", "/dir/sub", "/h", "/l"]);
-        let manifest = client.all("FileSystem.GetManifest", with(&id, json!({"path_prefix": "/dir"}))).await.unwrap();
+        let manifest =
+            client.all("FileSystem.GetManifest", with(&id, json!({"path_prefix": "/dir"}))).await.unwrap();
         let paths: Vec<_> = manifest.iter().map(|e| e["path"].as_str().unwrap()).collect();
         assert_eq!(paths, ["/dir/b.rs", "/dir/sub", "/dir/sub/c.rs"]);
     }
@@ -64,25 +78,43 @@ async fn text_is_read_and_edited() {
     let server = Server::start().await;
     for client in server.both().await {
         let id = tree(&client).await;
-        let lines = client.ok("FileSystem.ReadLines", with(&id, json!({"path": "/a.txt", "start_line": "2", "limit": "1"}))).await;
-        assert_eq!((&lines["content"], &lines["total_lines"], &lines["truncated"]), (&json!("two\n"), &json!("3"), &json!(true)));
+        let lines = client
+            .ok("FileSystem.ReadLines", with(&id, json!({"path": "/a.txt", "start_line": "2", "limit": "1"})))
+            .await;
+        assert_eq!(
+            (&lines["content"], &lines["total_lines"], &lines["truncated"]),
+            (&json!("two\n"), &json!("3"), &json!(true))
+        );
 
         let edits = json!([{"old_text": "two", "new_text": "2"}]);
-        let dry = client.ok("FileSystem.EditFile", with(&id, json!({"path": "/a.txt", "edits": edits, "dry_run": true}))).await;
+        let dry = client
+            .ok("FileSystem.EditFile", with(&id, json!({"path": "/a.txt", "edits": edits, "dry_run": true})))
+            .await;
         assert!(dry["diff"].as_str().unwrap().contains("-two\n+2\n"), "{dry}");
-        let edited = client.ok("FileSystem.EditFile", with(&id, json!({"path": "/a.txt", "edits": edits}))).await;
+        let edited =
+            client.ok("FileSystem.EditFile", with(&id, json!({"path": "/a.txt", "edits": edits}))).await;
         assert_eq!(edited["replacements"], 1);
-        let again = client.refused("FileSystem.EditFile", with(&id, json!({"path": "/a.txt", "edits": edits}))).await;
+        let again =
+            client.refused("FileSystem.EditFile", with(&id, json!({"path": "/a.txt", "edits": edits}))).await;
         assert_eq!(again.reason, "EDIT_NOT_FOUND");
         let many = json!({"path": "/a.txt", "edits": [{"old_text": "e", "new_text": "E"}]});
         assert_eq!(client.refused("FileSystem.EditFile", with(&id, many)).await.reason, "EDIT_NOT_UNIQUE");
 
         let patch = "--- a/a.txt\n+++ b/a.txt\n@@ -1,3 +1,3 @@\n one\n-2\n+zwei\n three\n";
         let patched = client.ok("FileSystem.ApplyPatch", with(&id, json!({"patch": patch}))).await;
-        assert_eq!((&patched["changes"][0]["path"], &patched["changes"][0]["kind"]), (&json!("/a.txt"), &json!("CHANGE_KIND_MODIFIED")));
+        assert_eq!(
+            (&patched["changes"][0]["path"], &patched["changes"][0]["kind"]),
+            (&json!("/a.txt"), &json!("CHANGE_KIND_MODIFIED"))
+        );
         assert_eq!(client.read(&id, "/a.txt").await.unwrap(), b"one\nzwei\nthree\n");
-        assert_eq!(client.refused("FileSystem.ApplyPatch", with(&id, json!({"patch": patch}))).await.reason, "PATCH_CONFLICT");
-        assert_eq!(client.refused("FileSystem.ApplyPatch", with(&id, json!({"patch": "what?"}))).await.reason, "INVALID_PATCH");
+        assert_eq!(
+            client.refused("FileSystem.ApplyPatch", with(&id, json!({"patch": patch}))).await.reason,
+            "PATCH_CONFLICT"
+        );
+        assert_eq!(
+            client.refused("FileSystem.ApplyPatch", with(&id, json!({"patch": "what?"}))).await.reason,
+            "INVALID_PATCH"
+        );
         let envelope = "*** Begin Patch\n*** Add File: new.txt\n+hello\n*** End Patch\n";
         client.ok("FileSystem.ApplyPatch", with(&id, json!({"patch": envelope}))).await;
         assert_eq!(client.read(&id, "/new.txt").await.unwrap(), b"hello\n");
@@ -101,7 +133,10 @@ async fn a_change_set_is_all_or_nothing() {
         ]});
         let problem = client.refused("FileSystem.SubmitChanges", with(&id, bad)).await;
         assert_eq!(problem.reason, "NOT_EMPTY", "{problem:?}");
-        assert_eq!(client.refused("FileSystem.Stat", with(&id, json!({"path": "/n"}))).await.reason, "NOT_FOUND");
+        assert_eq!(
+            client.refused("FileSystem.Stat", with(&id, json!({"path": "/n"}))).await.reason,
+            "NOT_FOUND"
+        );
         let good = json!({"if_revision": before, "changes": [
             {"write": {"path": "/n", "content": "bg==", "mode": 0o600}},
             {"move": {"source": "/dir/b.rs", "destination": "/b.rs"}},
@@ -113,10 +148,22 @@ async fn a_change_set_is_all_or_nothing() {
             {"edit": {"path": "/x/a", "edits": [{"old_text": "one", "new_text": "1"}]}},
         ]});
         let done = client.ok("FileSystem.SubmitChanges", with(&id, good.clone())).await;
-        let modes: Vec<_> = done["entries"].as_array().unwrap().iter().map(|e| e["mode"].as_u64().unwrap() & 0o7777).collect();
-        assert_eq!((modes[0], modes[1], modes[2], modes[5]), (0o600, 0o755, 0, 0o755), "as they are after the whole set");
+        let modes: Vec<_> = done["entries"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|e| e["mode"].as_u64().unwrap() & 0o7777)
+            .collect();
+        assert_eq!(
+            (modes[0], modes[1], modes[2], modes[5]),
+            (0o600, 0o755, 0, 0o755),
+            "as they are after the whole set"
+        );
         assert_eq!(client.read(&id, "/x/a").await.unwrap(), b"1\ntwo\nthree\n");
-        assert_eq!(client.refused("FileSystem.SubmitChanges", with(&id, good)).await.reason, "REVISION_MISMATCH");
+        assert_eq!(
+            client.refused("FileSystem.SubmitChanges", with(&id, good)).await.reason,
+            "REVISION_MISMATCH"
+        );
     }
 }
 
@@ -133,7 +180,8 @@ async fn paths_move_copy_and_go() {
         assert_eq!(client.refused("FileSystem.MovePath", with(&id, into)).await.reason, "MOVE_INTO_SELF");
 
         let other = empty_session(&client).await;
-        let copy = json!({"source_session_id": id, "source": "/moved", "destination": "/copy", "recursive": true});
+        let copy =
+            json!({"source_session_id": id, "source": "/moved", "destination": "/copy", "recursive": true});
         client.ok("FileSystem.CopyPath", with(&other, copy)).await;
         assert_eq!(client.read(&other, "/copy/b.rs").await.unwrap(), b"fn b() {}\n");
 
@@ -142,14 +190,26 @@ async fn paths_move_copy_and_go() {
         assert_eq!((entry["mode"].as_u64().unwrap() & 0o7777, &entry["size"]), (0o640, &json!("3")));
         assert!(entry["modify_time"].as_str().unwrap().starts_with("2020-01-02T03:04:05.5"), "{entry}");
 
-        assert_eq!(client.refused("FileSystem.RemovePath", with(&id, json!({"path": "/moved"}))).await.reason, "NOT_EMPTY");
+        assert_eq!(
+            client.refused("FileSystem.RemovePath", with(&id, json!({"path": "/moved"}))).await.reason,
+            "NOT_EMPTY"
+        );
         let etag = json!({"path": "/a.txt", "precondition": {"if_etag": "b3-0"}});
         assert_eq!(client.refused("FileSystem.RemovePath", with(&id, etag)).await.reason, "ETAG_MISMATCH");
-        let removed = client.ok("FileSystem.RemovePath", with(&id, json!({"path": "/moved", "recursive": true}))).await;
+        let removed =
+            client.ok("FileSystem.RemovePath", with(&id, json!({"path": "/moved", "recursive": true}))).await;
         assert_eq!(removed["entry"], Value::Null);
         assert_eq!(removed["durability"], "DURABILITY_LOCAL");
-        client.ok("FileSystem.CreateDirectory", with(&id, json!({"path": "/p/q", "parents": true, "mode": 0o700}))).await;
-        assert_eq!(client.refused("FileSystem.CreateDirectory", with(&id, json!({"path": "/p/q"}))).await.reason, "ALREADY_EXISTS");
+        client
+            .ok(
+                "FileSystem.CreateDirectory",
+                with(&id, json!({"path": "/p/q", "parents": true, "mode": 0o700})),
+            )
+            .await;
+        assert_eq!(
+            client.refused("FileSystem.CreateDirectory", with(&id, json!({"path": "/p/q"}))).await.reason,
+            "ALREADY_EXISTS"
+        );
     }
 }
 
@@ -163,7 +223,9 @@ async fn searches_find() {
         loop {
             let query = with(&id, json!({"pattern": "**/*.rs", "page_size": 1, "page_token": token}));
             let page = client.ok("FileSystem.Glob", query).await;
-            found.extend(page["entries"].as_array().unwrap().iter().map(|e| e["path"].as_str().unwrap().to_owned()));
+            found.extend(
+                page["entries"].as_array().unwrap().iter().map(|e| e["path"].as_str().unwrap().to_owned()),
+            );
             token = page["next_page_token"].clone();
             if token == "" {
                 break;
@@ -174,11 +236,16 @@ async fn searches_find() {
         let query = json!({"pattern": "fn [bc]", "globs": ["*.rs"], "path": "/dir"});
         let matches = client.all("FileSystem.Grep", with(&id, query)).await.unwrap();
         assert_eq!(matches.len(), 2);
-        assert_eq!((&matches[0]["path"], &matches[0]["line"], &matches[0]["spans"][0]["end"]), (&json!("/dir/b.rs"), &json!("1"), &json!(4)));
+        assert_eq!(
+            (&matches[0]["path"], &matches[0]["line"], &matches[0]["spans"][0]["end"]),
+            (&json!("/dir/b.rs"), &json!("1"), &json!(4))
+        );
         let problem = client.all("FileSystem.Grep", with(&id, json!({"pattern": "("}))).await.unwrap_err();
         assert_eq!((problem.status, problem.violations[0].field.as_str()), (400, "pattern"), "{problem:?}");
 
-        let many = client.ok("FileSystem.BatchReadFiles", with(&id, json!({"paths": ["/a.txt", "/none", "/dir"]}))).await;
+        let many = client
+            .ok("FileSystem.BatchReadFiles", with(&id, json!({"paths": ["/a.txt", "/none", "/dir"]})))
+            .await;
         assert_eq!(many["files"][0]["content"], "b25lCnR3bwp0aHJlZQo=");
         assert_eq!(many["files"][1]["failure"]["reason"], "NOT_FOUND");
         assert_eq!(many["files"][2]["failure"]["reason"], "IS_A_DIRECTORY");

@@ -11,9 +11,41 @@ use serde_json::{Map, Value, json};
 /// Texts that break things.
 fn texts() -> Vec<String> {
     let fixed = [
-        "", " ", "x", ".", "..", "../..", "/", "//", "/a/../b", "\0", "a\0b", "%", "%00", "%zz", "\u{202e}", "💥", "-1",
-        "sess_", "sess_UPPER", "src_x", "ver_x", "ckpt_x", "cmt_x", "base", "live", "(", "[", "**", "{", "\\", "$(id)",
-        "--upload-pack=id", "ext::sh -c id", "file:///etc", "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n",
+        "",
+        " ",
+        "x",
+        ".",
+        "..",
+        "../..",
+        "/",
+        "//",
+        "/a/../b",
+        "\0",
+        "a\0b",
+        "%",
+        "%00",
+        "%zz",
+        "\u{202e}",
+        "💥",
+        "-1",
+        "sess_",
+        "sess_UPPER",
+        "src_x",
+        "ver_x",
+        "ckpt_x",
+        "cmt_x",
+        "base",
+        "live",
+        "(",
+        "[",
+        "**",
+        "{",
+        "\\",
+        "$(id)",
+        "--upload-pack=id",
+        "ext::sh -c id",
+        "file:///etc",
+        "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n",
     ];
     let long = [300, 5_000, 70_000].map(|n| "a".repeat(n));
     let deep = "/a".repeat(1_500);
@@ -39,7 +71,11 @@ fn values(kind: &Kind, depth: usize) -> Vec<Value> {
         Kind::Message(shape) => {
             let one = |name: &str, value| json!({(name): value});
             let mut all = vec![json!({})];
-            all.extend(shape.fields.iter().flat_map(|f| field_values(f.many, &f.kind, depth + 1).into_iter().map(|v| one(f.name, v))));
+            all.extend(
+                shape.fields.iter().flat_map(|f| {
+                    field_values(f.many, &f.kind, depth + 1).into_iter().map(|v| one(f.name, v))
+                }),
+            );
             all
         }
     }
@@ -105,8 +141,13 @@ async fn send(client: &Client, method: &str, body: Value) -> Result<(), Box<Prob
 fn harmless(method: &str, field: &str, value: &Value) -> bool {
     let text = value.to_string();
     match method {
-        "Source.CreateSource" => !(field == "spec" && (text.contains("\"/\"") || text.contains("\"//\"") || text.contains("file:///"))),
-        "Session.DeleteSession" | "Session.ArchiveSession" | "Source.DeleteSource" => field == "session_id" || field == "source_id",
+        "Source.CreateSource" => {
+            !(field == "spec"
+                && (text.contains("\"/\"") || text.contains("\"//\"") || text.contains("file:///")))
+        }
+        "Session.DeleteSession" | "Session.ArchiveSession" | "Source.DeleteSource" => {
+            field == "session_id" || field == "source_id"
+        }
         _ => true,
     }
 }
@@ -132,7 +173,10 @@ async fn every_field_of_every_method_at_its_edges() {
                     }
                     let mut body = base.clone();
                     body.insert(field.name.to_owned(), value.clone());
-                    let what: String = format!("{:?} {method} {}={value}", client.surface, field.name).chars().take(300).collect();
+                    let what: String = format!("{:?} {method} {}={value}", client.surface, field.name)
+                        .chars()
+                        .take(300)
+                        .collect();
                     calls += 1;
                     if let Err(problem) = send(&client, &method, Value::Object(body)).await {
                         refused += 1;
@@ -212,7 +256,8 @@ async fn refuse(client: &Client, method: &str, body: Value, field: &str) {
     let route = route_of(&short);
     let (uri, bytes) = request_of(route, body.clone());
     let answer = client.send(route.verb, &uri, &[("accept", "application/json")], bytes).await;
-    let problem: Problem = serde_json::from_slice(&answer.body).unwrap_or_else(|_| panic!("{method} {body}: {:?}", answer.body));
+    let problem: Problem =
+        serde_json::from_slice(&answer.body).unwrap_or_else(|_| panic!("{method} {body}: {:?}", answer.body));
     assert_eq!(answer.status, 400, "{method} {body}: {problem:?}");
     let named = &problem.violations[0].field;
     assert!(named.starts_with(field) || named.contains("no_such_field"), "{method} {body}: {problem:?}");
@@ -227,8 +272,10 @@ async fn a_mount_with_bad_manners() {
     let mut bridge = v1::bridge_service_client::BridgeServiceClient::new(client.channel.clone());
     let attach = v1::AttachRequest { session_id: session, ..Default::default() };
     let mount_id = bridge.attach(attach).await.unwrap().into_inner().mount_id;
-    let names: Vec<bytes::Bytes> =
-        ["", ".", "..", "a/b", "\0", &"n".repeat(256), &"n".repeat(100_000)].iter().map(|n| (*n).to_owned().into()).collect();
+    let names: Vec<bytes::Bytes> = ["", ".", "..", "a/b", "\0", &"n".repeat(256), &"n".repeat(100_000)]
+        .iter()
+        .map(|n| (*n).to_owned().into())
+        .collect();
     let inodes = [0, 1, 2, u64::from(u32::MAX), u64::MAX];
     let edges = [0, 1, u64::MAX / 2, u64::MAX];
     let mut ops = vec![None];
@@ -236,24 +283,78 @@ async fn a_mount_with_bad_manners() {
         for parent in inodes {
             let name = name.clone();
             let mode = 0o170_777;
-            ops.push(Some(v1::op::Op::Create(v1::CreateOp { parent, name: name.clone(), mode, ..Default::default() })));
-            ops.push(Some(v1::op::Op::Mknod(v1::MakeNodeOp { parent, name: name.clone(), mode, rdev: u64::MAX, ..Default::default() })));
-            ops.push(Some(v1::op::Op::Symlink(v1::MakeSymlinkOp { parent, name: name.clone(), target: name.clone(), ..Default::default() })));
-            ops.push(Some(v1::op::Op::Unlink(v1::UnlinkOp { parent, name: name.clone(), directory: parent % 2 == 0 })));
-            let to = v1::RenameOp { from_parent: parent, from_name: name.clone(), to_parent: 1, to_name: name.clone(), flags: 7 };
+            ops.push(Some(v1::op::Op::Create(v1::CreateOp {
+                parent,
+                name: name.clone(),
+                mode,
+                ..Default::default()
+            })));
+            ops.push(Some(v1::op::Op::Mknod(v1::MakeNodeOp {
+                parent,
+                name: name.clone(),
+                mode,
+                rdev: u64::MAX,
+                ..Default::default()
+            })));
+            ops.push(Some(v1::op::Op::Symlink(v1::MakeSymlinkOp {
+                parent,
+                name: name.clone(),
+                target: name.clone(),
+                ..Default::default()
+            })));
+            ops.push(Some(v1::op::Op::Unlink(v1::UnlinkOp {
+                parent,
+                name: name.clone(),
+                directory: parent % 2 == 0,
+            })));
+            let to = v1::RenameOp {
+                from_parent: parent,
+                from_name: name.clone(),
+                to_parent: 1,
+                to_name: name.clone(),
+                flags: 7,
+            };
             ops.push(Some(v1::op::Op::Rename(to)));
-            ops.push(Some(v1::op::Op::Xattr(v1::XattrOp { inode: parent, name: name.clone(), value: name, flags: 9, remove: false })));
+            ops.push(Some(v1::op::Op::Xattr(v1::XattrOp {
+                inode: parent,
+                name: name.clone(),
+                value: name,
+                flags: 9,
+                remove: false,
+            })));
         }
     }
     for inode in inodes {
         for offset in edges {
             for length in edges {
                 let data = "x".repeat(length.min(2 << 20) as usize).into();
-                ops.push(Some(v1::op::Op::Write(v1::WriteDataOp { inode, offset, data, ..Default::default() })));
-                ops.push(Some(v1::op::Op::Fallocate(v1::FallocateOp { inode, offset, length, mode: length as u32 })));
-                let copy = v1::CopyRangeOp { from_inode: inode, from_offset: offset, to_inode: inode, to_offset: length, length };
+                ops.push(Some(v1::op::Op::Write(v1::WriteDataOp {
+                    inode,
+                    offset,
+                    data,
+                    ..Default::default()
+                })));
+                ops.push(Some(v1::op::Op::Fallocate(v1::FallocateOp {
+                    inode,
+                    offset,
+                    length,
+                    mode: length as u32,
+                })));
+                let copy = v1::CopyRangeOp {
+                    from_inode: inode,
+                    from_offset: offset,
+                    to_inode: inode,
+                    to_offset: length,
+                    length,
+                };
                 ops.push(Some(v1::op::Op::CopyRange(copy)));
-                ops.push(Some(v1::op::Op::Setattr(v1::SetAttrOp { inode, size: Some(length), mode: Some(u32::MAX), mtime_ns: Some(i64::MIN), ..Default::default() })));
+                ops.push(Some(v1::op::Op::Setattr(v1::SetAttrOp {
+                    inode,
+                    size: Some(length),
+                    mode: Some(u32::MAX),
+                    mtime_ns: Some(i64::MIN),
+                    ..Default::default()
+                })));
                 ops.push(Some(v1::op::Op::Open(v1::OpenOp { inode, truncate: true, kill_priv: true })));
                 ops.push(Some(v1::op::Op::Release(v1::ReleaseOp { inode })));
             }
@@ -271,7 +372,11 @@ async fn a_mount_with_bad_manners() {
         let request = v1::ApplyOpsRequest { mount_id: bad.into(), ..Default::default() };
         check(&Problem::from(&afs_proto::from_status(&bridge.apply_ops(request).await.unwrap_err())), bad);
     }
-    let too_many = v1::ApplyOpsRequest { mount_id: mount_id.clone(), ops: vec![v1::Op::default(); 2_000], ..Default::default() };
+    let too_many = v1::ApplyOpsRequest {
+        mount_id: mount_id.clone(),
+        ops: vec![v1::Op::default(); 2_000],
+        ..Default::default()
+    };
     let status = bridge.apply_ops(too_many).await.unwrap_err();
     assert_eq!(afs_proto::from_status(&status).metadata()[0], ("field", "ops".to_owned()));
     let read = v1::ReadRequest { mount_id, inode: 1, offset: 0, length: u32::MAX };

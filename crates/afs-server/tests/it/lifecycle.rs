@@ -12,7 +12,8 @@ async fn a_second_server_on_the_same_data_or_port_is_refused() {
     assert_eq!(error.reason, Reason::InUse, "{error:?}");
     let listen = server.running().addresses()[0].to_string();
     let elsewhere = server.dir.path().join("other");
-    let settings = Settings { listen: Some(listen), data_dir: Some(elsewhere.clone()), ..Settings::default() };
+    let settings =
+        Settings { listen: Some(listen), data_dir: Some(elsewhere.clone()), ..Settings::default() };
     let error = start(settings.resolve().unwrap()).await.err().unwrap();
     assert_eq!(error.reason, Reason::InUse, "{error:?}");
     assert!(!elsewhere.exists(), "nothing is touched before the port is ours");
@@ -41,7 +42,8 @@ async fn a_stop_waits_for_requests_and_is_quick() {
         }
     }
     drop(clients);
-    let mut again = Server { running: Some(start(config(server.dir.path())).await.unwrap()), dir: server.dir };
+    let mut again =
+        Server { running: Some(start(config(server.dir.path())).await.unwrap()), dir: server.dir };
     let [client, _] = again.both().await;
     for n in acknowledged {
         assert_eq!(client.read(&id, &format!("/f{n}")).await.unwrap(), [b'x'; 10_000]);

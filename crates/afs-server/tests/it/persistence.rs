@@ -36,7 +36,9 @@ async fn a_checkpoint_brings_back_what_was() {
 
         let listed = client.ok("Persistence.ListCheckpoints", json!({"session_id": id})).await;
         assert_eq!(listed["checkpoints"].as_array().unwrap().len(), 1, "automatic ones are hidden");
-        let all = client.ok("Persistence.ListCheckpoints", json!({"session_id": id, "include_automatic": true})).await;
+        let all = client
+            .ok("Persistence.ListCheckpoints", json!({"session_id": id, "include_automatic": true}))
+            .await;
         assert_eq!(all["checkpoints"].as_array().unwrap().len(), 3);
         let one = json!({"session_id": id, "checkpoint_id": point["checkpoint_id"]});
         client.ok("Persistence.DeleteCheckpoint", one.clone()).await;
@@ -88,19 +90,25 @@ async fn a_diff_is_a_patch_that_git_takes() {
 
         let check = server.dir.path().join(format!("check-{:?}", client.surface));
         git(server.dir.path(), &["clone", "-q", repo.to_str().unwrap(), check.to_str().unwrap()]);
-        let patch: String = changes.iter().filter(|c| c["binary"] == false).map(|c| c["patch"].as_str().unwrap()).collect();
+        let patch: String =
+            changes.iter().filter(|c| c["binary"] == false).map(|c| c["patch"].as_str().unwrap()).collect();
         std::fs::write(check.join("p"), patch).unwrap();
         git(&check, &["apply", "--index", "p"]);
         for (path, content) in [("README.md", "# Hello\n\nthere\n"), ("new/file.txt", "new\n")] {
             assert_eq!(std::fs::read_to_string(check.join(path)).unwrap(), content);
         }
-        assert!(check.join("src/lib.rs").exists() && !check.join("src/main.rs").exists() && !check.join("link").exists());
+        assert!(
+            check.join("src/lib.rs").exists()
+                && !check.join("src/main.rs").exists()
+                && !check.join("link").exists()
+        );
 
         let some = json!({"session_id": id, "paths": ["/new"], "name_only": true});
         assert_eq!(paths(&client.all("Persistence.Diff", some).await.unwrap()).len(), 2);
         let none = client.all("Persistence.Diff", json!({"session_id": id, "base": "live"})).await.unwrap();
         assert!(none.is_empty(), "{none:?}");
-        let bad = client.all("Persistence.Diff", json!({"session_id": id, "base": "what"})).await.unwrap_err();
+        let bad =
+            client.all("Persistence.Diff", json!({"session_id": id, "base": "what"})).await.unwrap_err();
         assert_eq!(bad.reason, "INVALID_ARGUMENT");
     }
 }
@@ -121,14 +129,25 @@ async fn a_commit_reaches_the_repository() {
         assert_eq!(commit["files_changed"].as_str().unwrap().parse::<u32>().unwrap() >= 5, true, "{commit}");
 
         let branch = format!("feature-{:?}", client.surface).to_lowercase();
-        let promoted = client.ok("Persistence.Promote", json!({"commit_id": commit["commit_id"], "branch": branch})).await;
+        let promoted = client
+            .ok("Persistence.Promote", json!({"commit_id": commit["commit_id"], "branch": branch}))
+            .await;
         assert_eq!((&promoted["git_oid"], &promoted["previous_git_oid"]), (&commit["git_oid"], &json!("")));
         assert_eq!(git(&repo, &["rev-parse", &branch]), commit["git_oid"].as_str().unwrap());
-        assert_eq!(git(&repo, &["rev-parse", &format!("{branch}^{{tree}}")]), commit["git_tree_oid"].as_str().unwrap());
-        assert_eq!(git(&repo, &["log", "-1", "--format=%an <%ae> %s", &branch]), "Ann <ann@example.invalid> work");
+        assert_eq!(
+            git(&repo, &["rev-parse", &format!("{branch}^{{tree}}")]),
+            commit["git_tree_oid"].as_str().unwrap()
+        );
+        assert_eq!(
+            git(&repo, &["log", "-1", "--format=%an <%ae> %s", &branch]),
+            "Ann <ann@example.invalid> work"
+        );
         assert_eq!(git(&repo, &["show", &format!("{branch}:README.md")]), "# Hello\n\nthere");
         let tree = git(&repo, &["ls-tree", "-r", "--format=%(objectmode) %(path)", &branch]);
-        assert_eq!(tree, "100644 README.md\n100644 bin\n100644 new/file.txt\n100644 run.sh\n100644 src/lib.rs");
+        assert_eq!(
+            tree,
+            "100644 README.md\n100644 bin\n100644 new/file.txt\n100644 run.sh\n100644 src/lib.rs"
+        );
 
         let absent = json!({"commit_id": commit["commit_id"], "branch": branch, "if_branch_absent": true});
         assert_eq!(client.refused("Persistence.Promote", absent).await.reason, "PROMOTE_CONFLICT");
@@ -147,9 +166,11 @@ async fn only_git_sessions_commit() {
     for client in server.both().await {
         let id = empty_session(&client).await;
         client.write(&id, "/a", b"1").await.unwrap();
-        let problem = client.refused("Persistence.CreateCommit", json!({"session_id": id, "message": "m"})).await;
+        let problem =
+            client.refused("Persistence.CreateCommit", json!({"session_id": id, "message": "m"})).await;
         assert_eq!(problem.reason, "NOT_GIT");
-        let problem = client.refused("Persistence.CreateCommit", json!({"session_id": id, "message": " "})).await;
+        let problem =
+            client.refused("Persistence.CreateCommit", json!({"session_id": id, "message": " "})).await;
         assert_eq!(problem.violations[0].field, "message");
     }
 }

@@ -46,7 +46,10 @@ async fn ranges() {
     let uri = format!("{files}/r");
     http.send("PUT", &uri, &[], "0123456789").await;
     let part = http.send("GET", &uri, &[("range", "bytes=2-4")], "").await;
-    assert_eq!((part.status, &part.body[..], header(&part, "content-range")), (206, &b"234"[..], "bytes 2-4/10"));
+    assert_eq!(
+        (part.status, &part.body[..], header(&part, "content-range")),
+        (206, &b"234"[..], "bytes 2-4/10")
+    );
     let tail = http.send("GET", &uri, &[("range", "bytes=-3")], "").await;
     assert_eq!((&tail.body[..], header(&tail, "content-range")), (&b"789"[..], "bytes 7-9/10"));
     let beyond = http.send("GET", &uri, &[("range", "bytes=10-")], "").await;
@@ -105,7 +108,11 @@ async fn what_makes_no_sense_is_refused_by_name() {
     ] {
         let answer = http.send(verb, &uri, &headers, "x").await;
         let problem: Value = serde_json::from_slice(&answer.body).unwrap();
-        assert_eq!((answer.status, problem["metadata"]["field"].as_str()), (400, Some(field)), "{verb} {uri}: {problem}");
+        assert_eq!(
+            (answer.status, problem["metadata"]["field"].as_str()),
+            (400, Some(field)),
+            "{verb} {uri}: {problem}"
+        );
     }
     let dir = http.send("GET", &format!("{files}/"), &[], "").await;
     assert!((400..500).contains(&dir.status));

@@ -17,7 +17,8 @@ async fn a_repository_becomes_sessions() {
         assert_eq!(versions["versions"][0]["version_id"], session["source_version_id"]);
         assert_eq!(versions["versions"][0]["file_count"], "3");
         let sources = client.ok("Source.ListSources", json!({})).await;
-        let listed = sources["sources"].as_array().unwrap().iter().any(|s| s["source_id"] == session["source_id"]);
+        let listed =
+            sources["sources"].as_array().unwrap().iter().any(|s| s["source_id"] == session["source_id"]);
         assert!(listed, "{sources}");
         let problem = client.refused("Source.DeleteSource", json!({"source_id": session["source_id"]})).await;
         assert_eq!(problem.reason, "IN_USE");
@@ -46,9 +47,15 @@ async fn forks_share_the_past_and_not_the_future() {
         let parent = empty_session(&client).await;
         client.write(&parent, "/a", b"1").await.unwrap();
         let labels = json!({"team": "red"});
-        let forked = client.ok("Session.ForkSession", json!({"session_id": parent, "count": 3, "labels": labels})).await;
-        let forks: Vec<&str> =
-            forked["sessions"].as_array().unwrap().iter().map(|s| s["session_id"].as_str().unwrap()).collect();
+        let forked = client
+            .ok("Session.ForkSession", json!({"session_id": parent, "count": 3, "labels": labels}))
+            .await;
+        let forks: Vec<&str> = forked["sessions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|s| s["session_id"].as_str().unwrap())
+            .collect();
         assert_eq!(forks.len(), 3);
         assert_eq!(forked["sessions"][0]["parent_session_id"], parent);
         client.write(&parent, "/a", b"2").await.unwrap();
@@ -98,7 +105,9 @@ async fn a_session_lives_and_ends() {
     for client in server.both().await {
         let id = empty_session(&client).await;
         client.write(&id, "/a", b"1").await.unwrap();
-        let named = update(&client, &id, json!({"display_name": "one", "labels": {"k": "v"}}), "display_name,labels").await;
+        let named =
+            update(&client, &id, json!({"display_name": "one", "labels": {"k": "v"}}), "display_name,labels")
+                .await;
         assert_eq!((&named["display_name"], &named["labels"]["k"]), (&json!("one"), &json!("v")));
         let stale = json!({"session_id": id, "session": {"etag": "1"}, "update_mask": "labels"});
         let problem = client.refused("Session.UpdateSession", stale).await;
@@ -114,12 +123,17 @@ async fn a_session_lives_and_ends() {
         assert_eq!(client.read(&id, "/a").await.unwrap(), b"1");
 
         client.ok("Session.DeleteSession", json!({"session_id": id})).await;
-        assert_eq!(client.refused("Session.GetSession", json!({"session_id": id})).await.reason, "SESSION_NOT_FOUND");
+        assert_eq!(
+            client.refused("Session.GetSession", json!({"session_id": id})).await.reason,
+            "SESSION_NOT_FOUND"
+        );
     }
 }
 
 async fn update(client: &Client, id: &str, session: Value, mask: &str) -> Value {
-    client.ok("Session.UpdateSession", json!({"session_id": id, "session": session, "update_mask": mask})).await
+    client
+        .ok("Session.UpdateSession", json!({"session_id": id, "session": session, "update_mask": mask}))
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,10 +159,20 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
     for client in server.both().await {
         let id = empty_session(&client).await;
         client.write(&id, "/dir/a", b"kept").await.unwrap();
-        let written = client.ok("FileSystem.CreateDirectory", json!({"session_id": id, "path": "/d", "durability": "DURABILITY_ACCEPTED"})).await;
+        let written = client
+            .ok(
+                "FileSystem.CreateDirectory",
+                json!({"session_id": id, "path": "/d", "durability": "DURABILITY_ACCEPTED"}),
+            )
+            .await;
         assert_eq!(written["durability"], "DURABILITY_ACCEPTED");
-        let waited = client.ok("Session.WaitDurable", json!({"session_id": id, "revision": written["revision"]})).await;
-        assert_eq!((&waited["revision"], &waited["durability"]), (&written["revision"], &json!("DURABILITY_LOCAL")));
+        let waited = client
+            .ok("Session.WaitDurable", json!({"session_id": id, "revision": written["revision"]}))
+            .await;
+        assert_eq!(
+            (&waited["revision"], &waited["durability"]),
+            (&written["revision"], &json!("DURABILITY_LOCAL"))
+        );
         let fork = client.ok("Session.ForkSession", json!({"session_id": id})).await;
         ids.push((id, fork["sessions"][0]["session_id"].as_str().unwrap().to_owned()));
     }

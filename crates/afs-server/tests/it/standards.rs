@@ -5,8 +5,8 @@ use crate::harness::{Server, empty_session};
 use afs_proto::rest::ROUTES;
 use serde_json::{Value, json};
 use tonic_health::pb::HealthCheckRequest;
-use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 async fn http() -> (Server, Client) {
     let server = Server::start().await;
@@ -19,7 +19,8 @@ async fn every_service_reports_its_health() {
     let server = Server::start().await;
     let [grpc, _] = server.both().await;
     let mut health = HealthClient::new(grpc.channel.clone());
-    for service in ["", "aether.v1.SessionService", "aether.v1.BridgeService", "aether.v1.FileSystemService"] {
+    for service in ["", "aether.v1.SessionService", "aether.v1.BridgeService", "aether.v1.FileSystemService"]
+    {
         let request = HealthCheckRequest { service: service.into() };
         let status = health.check(request).await.unwrap().into_inner().status();
         assert_eq!(status, ServingStatus::Serving, "{service}");
@@ -44,7 +45,9 @@ async fn reflection_lists_the_services_in_both_versions() {
             let mut client = ServerReflectionClient::new(grpc.channel.clone());
             let mut answers = client.server_reflection_info(requests).await.unwrap().into_inner();
             match answers.message().await.unwrap().unwrap().message_response.unwrap() {
-                MessageResponse::ListServicesResponse(list) => list.service.into_iter().map(|s| s.name).collect::<Vec<_>>(),
+                MessageResponse::ListServicesResponse(list) => {
+                    list.service.into_iter().map(|s| s.name).collect::<Vec<_>>()
+                }
                 other => panic!("{other:?}"),
             }
         }};
@@ -61,14 +64,18 @@ async fn the_operators_routes_answer() {
     let (_server, http) = http().await;
     assert_eq!(&http.send("GET", "/healthz", &[], "").await.body[..], b"ok\n");
     let ready: Value = serde_json::from_slice(&http.send("GET", "/readyz", &[], "").await.body).unwrap();
-    let checks: Vec<_> = ready["checks"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
+    let checks: Vec<_> =
+        ready["checks"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
     assert_eq!(checks, ["journal", "store", "engine", "bridge"]);
     let version: Value = serde_json::from_slice(&http.send("GET", "/version", &[], "").await.body).unwrap();
     assert_eq!(version["api_version"], "aether.v1");
     let openapi = http.send("GET", "/openapi.json", &[], "").await;
     assert_eq!(openapi.body, afs_proto::openapi_json());
     let info = http.ok("Admin.GetServerInfo", json!({})).await;
-    assert!(info["limits"]["name_bytes"] == "255" && info["counters"]["sessions_resident"].is_string(), "{info}");
+    assert!(
+        info["limits"]["name_bytes"] == "255" && info["counters"]["sessions_resident"].is_string(),
+        "{info}"
+    );
     let checks = http.ok("Admin.CheckReadiness", json!({})).await;
     assert!(checks["checks"].as_array().unwrap().iter().all(|c| c["status"] == "ok"), "{checks}");
 }
@@ -92,9 +99,18 @@ async fn every_described_path_is_served() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_route_is_a_problem() {
     let (_server, http) = http().await;
-    for (verb, uri, status) in [("GET", "/", 404), ("GET", "/v1/nope", 404), ("PUT", "/v1/sessions", 405), ("PATCH", "/healthz", 405)] {
+    for (verb, uri, status) in [
+        ("GET", "/", 404),
+        ("GET", "/v1/nope", 404),
+        ("PUT", "/v1/sessions", 405),
+        ("PATCH", "/healthz", 405),
+    ] {
         let answer = http.send(verb, uri, &[], "").await;
-        assert_eq!((answer.status, answer.headers["content-type"].to_str().unwrap()), (status, "application/problem+json"), "{verb} {uri}");
+        assert_eq!(
+            (answer.status, answer.headers["content-type"].to_str().unwrap()),
+            (status, "application/problem+json"),
+            "{verb} {uri}"
+        );
     }
     let grpc = [("content-type", "application/grpc")];
     let answer = http.send("POST", "/aether.v1.SessionService/Explode", &grpc, "").await;

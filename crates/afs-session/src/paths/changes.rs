@@ -195,6 +195,7 @@ impl ChangeOp {
     fn result(&self) -> (&SessionPath, bool) {
         match self {
             Self::Move { destination, .. } | Self::Copy { destination, .. } => (destination, false),
+            Self::Mkdir { path, parents, .. } => (path, *parents),
             other => other.subject(),
         }
     }

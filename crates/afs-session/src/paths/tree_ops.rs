@@ -24,14 +24,15 @@ pub struct SetAttributes {
 }
 
 impl Files<'_> {
-    /// Makes a directory. With `parents` also the missing ones above it, and one that is there already is fine.
+    /// Makes a directory. With `parents` also the missing ones above it, and one that is there already is fine; a symbolic
+    /// link at the end of the path is followed then.
     pub fn mkdir(&self, path: &SessionPath, mode: Option<u32>, parents: bool, by: &By) -> Result<Written> {
         let print = format!("{mode:?} {parents}");
         self.change_entry(
             "CreateDirectory",
             by,
             &[&path.to_bytes(), print.as_bytes()],
-            (path, false),
+            (path, parents),
             |work| make_dir(work, path, mode, parents),
         )
     }

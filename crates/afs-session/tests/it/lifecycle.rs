@@ -102,7 +102,10 @@ fn checkpoints_restore_and_fork() {
     assert_eq!((text(&a, "f").unwrap().as_str(), names(&a).len(), done.files_changed), ("one", 1, 2));
     assert!(done.revision > before, "revisions never go back");
     put(&a, "f", "three");
-    let rig = { drop(a); rig.restart() };
+    let rig = {
+        drop(a);
+        rig.restart()
+    };
     let a = rig.get("sess_a");
     assert_eq!(text(&a, "f").unwrap(), "three");
     rig.engine.restore(&id, &done.safety_checkpoint, None, None).unwrap();
@@ -136,7 +139,11 @@ fn n_forks_are_one_batch_and_retries_have_one_effect() {
     assert_eq!(first, again, "also after a restart");
     let other = Fork { count: 2, ..want };
     assert_eq!(rig.engine.fork(&other).unwrap_err().reason, Reason::RequestIdReused);
-    let query = ListSessions { page_size: 60, labels: BTreeMap::from([("k".into(), "v".into())]), ..Default::default() };
+    let query = ListSessions {
+        page_size: 60,
+        labels: BTreeMap::from([("k".into(), "v".into())]),
+        ..Default::default()
+    };
     let page = rig.engine.list_sessions(&query).unwrap();
     let rest = rig.engine.list_sessions(&ListSessions { after: page.next.clone(), ..query }).unwrap();
     assert_eq!((page.items.len(), rest.items.len(), rest.next), (60, 40, None));
@@ -159,7 +166,8 @@ fn archive_resume_update_delete() {
     rig.engine.resume_session(&id).unwrap();
     assert_eq!(text(&rig.get("sess_a"), "f").unwrap(), "x");
     let etag = rig.engine.get_session(&id).unwrap().record.generation;
-    let named = UpdateSession { display_name: Some("n".into()), if_generation: Some(etag), ..Default::default() };
+    let named =
+        UpdateSession { display_name: Some("n".into()), if_generation: Some(etag), ..Default::default() };
     assert_eq!(rig.engine.update_session(&id, named.clone()).unwrap().record.display_name, "n");
     assert_eq!(rig.engine.update_session(&id, named).unwrap_err().reason, Reason::RevisionMismatch);
     rig.engine.delete_session(&id, false, None).unwrap();

@@ -3,7 +3,9 @@
 use crate::rig::Rig;
 use afs_core::tree::S_IFMT;
 use afs_session::paths::{By, WriteAt, WriteOptions, Written};
-use afs_session::{AttrSet, CreateSession, CreateSource, Fork, ImportSpec, NewFile, RenameMode, Session, SourceState};
+use afs_session::{
+    AttrSet, CreateSession, CreateSource, Fork, ImportSpec, NewFile, RenameMode, Session, SourceState,
+};
 use afs_testkit::call::{Answer, Attr, Call, Path, RenameHow};
 use afs_testkit::history::{CheckpointNo, Features, Origin, SessionNo, Stats, Subject, run};
 use afs_testkit::spec::BaseSpec;
@@ -67,9 +69,7 @@ impl EngineSubject {
                 let done = files.write_file(&path(p)?, &options, &by, &mut &bytes[..])?;
                 made(done)
             }
-            Call::MakeDirAt { path: p, parents } => {
-                made(files.mkdir(&path(p)?, None, *parents, &by)?)
-            }
+            Call::MakeDirAt { path: p, parents } => made(files.mkdir(&path(p)?, None, *parents, &by)?),
             Call::MoveAt { path: p, to, overwrite } => {
                 made(files.move_path(&path(p)?, &path(to)?, *overwrite, &Default::default(), &by)?)
             }
@@ -181,7 +181,8 @@ impl Subject for EngineSubject {
         let source = rig.engine.create_source(want)?.id;
         let info = rig.engine.wait_source(&source, Duration::from_secs(60))?;
         assert_eq!(info.state, SourceState::Ready, "{:?}", info.record.failure);
-        let want = CreateSession { session_id: Some(id(0)), source: Some(source), ..CreateSession::default() };
+        let want =
+            CreateSession { session_id: Some(id(0)), source: Some(source), ..CreateSession::default() };
         rig.engine.create_session(want)?;
         Ok(made)
     }

@@ -2,7 +2,7 @@
 
 use afs_session::{CreateSession, Engine, EngineConfig, Fork, NewFile, Ports, Session, SessionInfo};
 use afs_store::{BlobStore, Journal, SimJournal};
-use afs_types::{Clock, Rng, ROOT_INO, SessionId, UlidGen};
+use afs_types::{Clock, ROOT_INO, Rng, SessionId, UlidGen};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use tempfile::TempDir;
@@ -96,7 +96,8 @@ impl Rig {
     }
 
     pub(crate) fn empty(&self, id: &str) -> Arc<Session> {
-        let want = CreateSession { session_id: Some(SessionId::parse(id).unwrap()), ..CreateSession::default() };
+        let want =
+            CreateSession { session_id: Some(SessionId::parse(id).unwrap()), ..CreateSession::default() };
         let info = self.engine.create_session(want).unwrap();
         self.engine.session(&info.id).unwrap()
     }

@@ -84,7 +84,8 @@ impl<S: Subject> Run<'_, S> {
             {
                 model.adopt(node, &attr);
             }
-            let is_dir = self.world.sessions.get(&0).and_then(|m| m.nodes().get(&node)).is_some_and(|n| n.is_dir());
+            let is_dir =
+                self.world.sessions.get(&0).and_then(|m| m.nodes().get(&node)).is_some_and(|n| n.is_dir());
             if is_dir {
                 left.extend(self.entries(0, node)?.into_values());
             }
@@ -155,7 +156,10 @@ impl<S: Subject> Run<'_, S> {
     /// What to read of a file: all, or of a large one the end and something in between.
     fn stretches(&mut self, size: u64, every_byte: bool) -> Vec<(u64, usize)> {
         if every_byte || size <= SMALL_BYTES {
-            return (0..size).step_by(limits::MAX_IO_BYTES).map(|from| (from, limits::MAX_IO_BYTES)).collect();
+            return (0..size)
+                .step_by(limits::MAX_IO_BYTES)
+                .map(|from| (from, limits::MAX_IO_BYTES))
+                .collect();
         }
         let stretch = SMALL_BYTES as usize / 2;
         vec![(self.looks.below(size), stretch), (size - stretch as u64 / 2, stretch)]
@@ -197,7 +201,8 @@ fn visible(attr: &Attr, times: bool) -> Attr {
 fn show(answer: &Result<Answer, Reason>) -> String {
     match answer {
         Ok(Answer::Bytes(bytes)) if bytes.len() > 64 => {
-            let sum = bytes.iter().fold(0u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)));
+            let sum =
+                bytes.iter().fold(0u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)));
             format!("{} bytes, sum {sum:x}, starting {:?}", bytes.len(), &bytes[..16])
         }
         Ok(answer) => format!("{answer:?}"),

@@ -19,7 +19,8 @@ pub(super) fn steps(world: &World, features: Features, dice: &mut Dice) -> Vec<S
     let sessions: Vec<SessionNo> = world.sessions.keys().copied().collect();
     let session = dice.pick(&sessions).copied().unwrap_or(0);
     let model = &world.sessions[&session];
-    let own: Vec<_> = world.checkpoints.iter().filter(|(_, (owner, _))| *owner == session).map(|c| *c.0).collect();
+    let own: Vec<_> =
+        world.checkpoints.iter().filter(|(_, (owner, _))| *owner == session).map(|c| *c.0).collect();
     match dice.below(1000) {
         0..30 if sessions.len() < MAX_SESSIONS => {
             vec![Step::Fork { from: Origin::Session(session), new: world.next_session }]
@@ -46,7 +47,8 @@ pub(super) fn steps(world: &World, features: Features, dice: &mut Dice) -> Vec<S
 /// What an open file is after a restore is nobody's promise: everything is closed first.
 fn restore(session: SessionNo, checkpoint: u32, model: &Model) -> Vec<Step> {
     let times = |node: Node| std::iter::repeat_n(node, model.open_count(node) as usize);
-    let closing = model.opens().flat_map(times).map(|node| Step::Call { session, call: Call::Release { node } });
+    let closing =
+        model.opens().flat_map(times).map(|node| Step::Call { session, call: Call::Release { node } });
     closing.chain([Step::Restore { session, checkpoint }]).collect()
 }
 
@@ -91,7 +93,14 @@ impl Chooser<'_> {
         match self.dice.below(20) {
             0..8 => Call::Create { dir, name, mode: 0o100_000 | mode, uid, gid, rdev: 0 },
             8 => Call::Create { dir, name, mode: 0o010_000 | mode, uid, gid, rdev: 0 },
-            9 => Call::Create { dir, name, mode: 0o020_000 | mode, uid, gid, rdev: self.dice.below(70_000) as u32 },
+            9 => Call::Create {
+                dir,
+                name,
+                mode: 0o020_000 | mode,
+                uid,
+                gid,
+                rdev: self.dice.below(70_000) as u32,
+            },
             10..15 => Call::MakeDir { dir, name, mode: mode & 0o1777, uid, gid },
             15 | 16 => {
                 let long = self.dice.one_in(30);
@@ -114,6 +123,9 @@ impl Chooser<'_> {
         let (dir, to_dir) = (self.dir(), self.dir());
         let to_dir = if self.dice.one_in(3) { dir } else { to_dir };
         let name = self.old_name(dir);
+        let moves_dir = self.child(dir, &name).is_some_and(FileNode::is_dir);
+        // Not asked, because two answers are right: see the model.
+        let to_dir = if moves_dir && self.model.nlink(to_dir) == 0 { ROOT } else { to_dir };
         let to_name = if self.dice.one_in(2) { self.old_name(to_dir) } else { self.new_name() };
         let how = match self.dice.below(8) {
             0 => RenameHow::NoReplace,
@@ -155,7 +167,8 @@ impl Chooser<'_> {
     fn copy_range(&mut self, node: Node, offset: u64, len: u64) -> Call {
         let (to, len) = (self.file(), len.min(60_000) + 1);
         // Within one file the ranges must not overlap.
-        let to_offset = if to == node { offset + len + self.dice.below(9_000) } else { self.dice.below(30_000) };
+        let to_offset =
+            if to == node { offset + len + self.dice.below(9_000) } else { self.dice.below(30_000) };
         Call::CopyRange { node, offset, to, to_offset, len }
     }
 

@@ -85,10 +85,14 @@ impl Twin {
             (Bug::PathIgnoresLinks, Call::Resolve { follow, .. }) => *follow = false,
             (Bug::TruncateKeepsBytes, Call::SetAttr { node, set }) if set.size.is_some() => {
                 let old = Call::Read { node: *node, offset: 0, len: usize::MAX };
-                if let (Ok(Answer::Bytes(old)), Some(size)) = (model.clone().call(&old, &mut idle(&mut 0)), set.size)
+                if let (Ok(Answer::Bytes(old)), Some(size)) =
+                    (model.clone().call(&old, &mut idle(&mut 0)), set.size)
                     && size > old.len() as u64
                 {
-                    return Call::Append { node: *node, bytes: vec![b'!'; (size - old.len() as u64) as usize] };
+                    return Call::Append {
+                        node: *node,
+                        bytes: vec![b'!'; (size - old.len() as u64) as usize],
+                    };
                 }
             }
             _ => {}
@@ -105,7 +109,9 @@ impl Twin {
             (Bug::NotEmptyIgnored, Call::RemoveDir { .. }, Err(Reason::NotEmpty)) => Ok(Answer::Done),
             (Bug::OtherReason, Call::Unlink { .. }, Err(Reason::IsADirectory)) => Err(Reason::NotPermitted),
             (Bug::LookupForgetsUnlink, Call::Lookup { .. }, Err(Reason::NotFound)) => Err(Reason::Stale),
-            (Bug::SetuidStays, Call::Write { .. }, Ok(Answer::Node(node, attr))) if attr.mode & 0o111 == 0o111 => {
+            (Bug::SetuidStays, Call::Write { .. }, Ok(Answer::Node(node, attr)))
+                if attr.mode & 0o111 == 0o111 =>
+            {
                 Ok(Answer::Node(node, Attr { mode: attr.mode | 0o4000, ..attr }))
             }
             (Bug::CtimeStays, Call::SetXattr { .. }, answer) => {

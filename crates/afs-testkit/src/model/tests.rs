@@ -100,9 +100,12 @@ fn paths_follow_links_inside_the_tree() {
     let a = f.dir(ROOT, "a");
     let b = f.dir(a, "b");
     let file = f.file(b, "file");
-    for (dir, name, target) in
-        [(b, "up", "../../../../a/b/file"), (ROOT, "abs", "/a/b"), (a, "loop", "loop"), (a, "dangling", "new")]
-    {
+    for (dir, name, target) in [
+        (b, "up", "../../../../a/b/file"),
+        (ROOT, "abs", "/a/b"),
+        (a, "loop", "loop"),
+        (a, "dangling", "new"),
+    ] {
         let target = target.into();
         f.node(Call::Symlink { dir, name: name.into(), target, uid: 0, gid: 0 });
     }

@@ -1,8 +1,9 @@
-//! The programs that the demo runs: the server, the client, ordinary tools.
+//! The programs that the demo runs: the server and the client.
 //!
-//! Guarantees: dropping this ends the mount and the server, also after an error. What the programs say on the side goes to `server.log`
-//! and `mount.log`, and its end is shown when they fail.
+//! Guarantees: dropping this ends the mount and the server, also after an error. What the server says on the side goes to a log whose end is
+//! shown when it fails.
 
+use crate::out::note;
 use crate::workspace;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -19,13 +20,15 @@ use std::time::{Duration, Instant};
 const START: Duration = Duration::from_secs(60);
 /// A clean shutdown syncs and closes; more is a fault.
 const STOP: Duration = Duration::from_secs(30);
+/// What the server says on stderr, below the demo's directory.
+const LOG: &str = "server.log";
 
 pub(crate) struct Programs {
     aether: PathBuf,
     address: String,
     home: PathBuf,
     server: Option<Child>,
-    mount: Option<(Child, PathBuf)>,
+    mount: Option<PathBuf>,
     is_detached: bool,
 }
 
@@ -49,10 +52,20 @@ impl Programs {
         format!("http://{}", self.address)
     }
 
+    /// The client program.
+    pub(crate) fn aether_path(&self) -> &Path {
+        &self.aether
+    }
+
     fn start_server(&mut self, program: &Path) -> Result<()> {
         let mut command = Command::new(program);
         command.arg("dev").arg("--data").arg(self.home.join("data")).args(["--listen", &self.address]);
-        let mut child = self.spawn(&mut command, "server.log")?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(self.home.join(LOG))?);
+        if self.is_detached {
+            // Out of this terminal's foreground group: a later Ctrl-C is not meant for it.
+            command.process_group(0);
+        }
+        let mut child = command.spawn().with_context(|| format!("start {}", program.display()))?;
         let output = child.stdout.take().context("the server has no stdout")?;
         self.server = Some(child);
         let (said, lines) = mpsc::channel();
@@ -68,22 +81,11 @@ impl Programs {
                 return Ok(());
             }
         }
-        bail!("afs-server did not say that it listens on {}\n{}", self.address, self.log("server.log"))
+        bail!("afs-server did not say that it listens on {}\n{}", self.address, self.log())
     }
 
-    fn spawn(&self, command: &mut Command, log: &str) -> Result<Child> {
-        let log = File::create(self.home.join(log))?;
-        command.env("AFS_AETHER_SERVER_ENDPOINT", self.endpoint());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
-        if self.is_detached {
-            // Out of this terminal's foreground group: Ctrl-C later is not meant for it.
-            command.process_group(0);
-        }
-        command.spawn().with_context(|| format!("start {command:?}"))
-    }
-
-    fn log(&self, name: &str) -> String {
-        let text = std::fs::read_to_string(self.home.join(name)).unwrap_or_default();
+    fn log(&self) -> String {
+        let text = std::fs::read_to_string(self.home.join(LOG)).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
@@ -105,27 +107,18 @@ impl Programs {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
+        if output.stdout.trim_ascii().is_empty() {
+            return Ok(Value::Null);
+        }
         serde_json::from_slice(&output.stdout)
             .with_context(|| format!("aether {} --json printed no JSON", arguments.join(" ")))
     }
 
-    /// Mounts a session and waits until it is there.
+    /// Mounts a session. A process of its own serves it from then on.
     pub(crate) fn mount(&mut self, session: &str) -> Result<PathBuf> {
         let at = self.home.join("workdir");
-        std::fs::create_dir_all(&at)?;
-        let mut command = Command::new(&self.aether);
-        command.args(["mount", "--session", session]).arg(&at);
-        let child = self.spawn(&mut command, "mount.log")?;
-        self.mount = Some((child, at.clone()));
-        let deadline = Instant::now() + START;
-        while !is_mounted(&at)? {
-            let ended = match &mut self.mount {
-                Some((child, _)) => child.try_wait()?.is_some_and(|status| !status.success()),
-                None => true,
-            };
-            ensure!(!ended && Instant::now() < deadline, "aether mount failed\n{}", self.log("mount.log"));
-            pause();
-        }
+        self.aether(&["mount", "--session", session, at.to_str().context("a path that is text")?])?;
+        self.mount = Some(at.clone());
         Ok(at)
     }
 
@@ -141,22 +134,16 @@ impl Programs {
     }
 
     fn end(&mut self) -> Result<()> {
-        if let Some((child, at)) = self.mount.take() {
-            let unmounted = Command::new("umount").arg(&at).status().is_ok_and(|status| status.success())
-                || Command::new("fusermount3")
-                    .arg("-u")
-                    .arg(&at)
-                    .status()
-                    .is_ok_and(|status| status.success());
-            if !unmounted {
-                terminate(&child)?;
+        if let Some(at) = self.mount.take() {
+            let at = at.to_string_lossy();
+            if let Err(error) = self.aether(&["unmount", &at]) {
+                note!("demo: {error:#}");
+                self.aether(&["unmount", "--force", &at])?;
             }
-            wait(child, "aether mount")?;
         }
         if let Some(server) = self.server.take() {
-            terminate(&server)?;
-            let status = wait(server, "afs-server")?;
-            ensure!(status, "afs-server did not end well\n{}", self.log("server.log"));
+            Command::new("kill").args(["-TERM", &server.id().to_string()]).status().context("start kill")?;
+            ensure!(ended_well(server)?, "afs-server did not end well\n{}", self.log());
         }
         Ok(())
     }
@@ -169,37 +156,23 @@ impl Drop for Programs {
     }
 }
 
-fn terminate(child: &Child) -> Result<()> {
-    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().context("start kill")?;
-    Ok(())
-}
-
-/// Whether it ended with success; killed when it does not end in time.
-fn wait(mut child: Child, name: &str) -> Result<bool> {
+/// Whether the server ended with success; killed when it does not end in time.
+fn ended_well(mut server: Child) -> Result<bool> {
     let deadline = Instant::now() + STOP;
     loop {
-        if let Some(status) = child.try_wait()? {
+        if let Some(status) = server.try_wait()? {
             return Ok(status.success());
         }
         if Instant::now() >= deadline {
-            child.kill()?;
-            child.wait()?;
-            bail!("{name} did not end within {} s and was killed", STOP.as_secs());
+            server.kill()?;
+            server.wait()?;
+            bail!("afs-server did not end within {} s and was killed", STOP.as_secs());
         }
         pause();
     }
 }
 
-fn is_mounted(at: &Path) -> Result<bool> {
-    let at = std::fs::canonicalize(at)?;
-    let table = std::fs::read_to_string("/proc/self/mounts")?;
-    Ok(table.lines().any(|line| line.split(' ').nth(1).is_some_and(|found| Path::new(found) == at)))
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "other processes' states are polled; nothing of ours could wake us"
-)]
+#[expect(clippy::disallowed_methods, reason = "std has no wait with a deadline for a child process")]
 fn pause() {
     std::thread::sleep(Duration::from_millis(5));
 }

@@ -24,7 +24,7 @@ impl Told {
         let aether = target.join("release/aether");
         let Self { session, fork, .. } = self;
         let commands =
-            ["session list", &format!("fs ls {fork} /"), &format!("diff {session}"), "status", "doctor"];
+            ["session list", &format!("fs ls {fork}:/"), &format!("diff {session}"), "status", "doctor"];
         let mut next: Vec<String> =
             commands.iter().map(|command| format!("{} {command}", aether.display())).collect();
         next.push(format!("{} mount --session {fork} /mnt", aether.display()));
@@ -146,7 +146,7 @@ fn deliver(programs: &Programs, session: &str, mount: &Path, repository: &Path, 
         id(&programs.aether(&["commit", "create", session, "-m", "Work done in a session"])?, "commit_id")
     })?;
     step(&format!("promoted the commit to the branch {BRANCH}"), || {
-        programs.aether(&["promote", session, "--commit", &commit, "--branch", BRANCH])
+        programs.aether(&["promote", &commit, "--branch", BRANCH])
     })?;
     step("cloned that branch elsewhere: the same files", || {
         let elsewhere = home.join("elsewhere");

@@ -84,7 +84,9 @@ impl Get {
             if below.is_empty() {
                 continue;
             }
-            let to = below.iter().fold(self.destination.clone(), |dir, n| dir.join(OsStr::from_bytes(n.as_bytes())));
+            let to = below
+                .iter()
+                .fold(self.destination.clone(), |dir, n| dir.join(OsStr::from_bytes(n.as_bytes())));
             match entry.r#type() {
                 api::EntryType::Directory => {
                     real_dir(&to)?;
@@ -103,7 +105,8 @@ impl Get {
             count += 1;
         }
         for (dir, mode) in modes.into_iter().rev() {
-            fs::set_permissions(&dir, fs::Permissions::from_mode(mode & 0o777)).map_err(|e| local(&dir, e))?;
+            fs::set_permissions(&dir, fs::Permissions::from_mode(mode & 0o777))
+                .map_err(|e| local(&dir, e))?;
         }
         cx.out.result(&serde_json::json!({ "entries": count }), |_| String::new());
         cx.out.remark(&format!("{count} entries"));
@@ -120,7 +123,11 @@ impl Get {
         let part = to.with_file_name(hidden);
         let mut options = tokio::fs::OpenOptions::new();
         // A link planted under that name is not followed.
-        options.write(true).create(true).truncate(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
+        options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
         let mut out = options.open(&part).await.map_err(|e| local(&part, e))?;
         let done = client.download(self.read(path), &mut out, &mut |_| ()).await;
         let entry = match done {
@@ -138,7 +145,8 @@ impl Get {
     fn may_replace(&self, to: &Path) -> Result<()> {
         match fs::symlink_metadata(to) {
             Ok(_) if !self.force => {
-                Err(Error::new(Reason::AlreadyExists, format!("{} exists", to.display())).next("replace it with --force"))
+                Err(Error::new(Reason::AlreadyExists, format!("{} exists", to.display()))
+                    .next("replace it with --force"))
             }
             _ => Ok(()),
         }

@@ -40,8 +40,11 @@ impl Put {
             return Ok(());
         }
         if !self.recursive {
-            return Err(Error::new(Reason::IsADirectory, format!("{} is a directory", self.source.display()))
-                .next("copy it with -r"));
+            return Err(Error::new(
+                Reason::IsADirectory,
+                format!("{} is a directory", self.source.display()),
+            )
+            .next("copy it with -r"));
         }
         directory(cx, &client, &self.source, &self.destination, self.parents).await
     }
@@ -95,9 +98,10 @@ async fn link(client: &Client, from: &Path, to: &Target) -> Result<()> {
     let request = api::CreateSymlinkRequest {
         session_id: to.session_text(),
         path: to.path_text(),
-        target: text.into_os_string().into_string().map_err(|t| {
-            Error::invalid("target", format!("text; {} is not UTF-8", t.display()))
-        })?,
+        target: text
+            .into_os_string()
+            .into_string()
+            .map_err(|t| Error::invalid("target", format!("text; {} is not UTF-8", t.display())))?,
         ..api::CreateSymlinkRequest::default()
     };
     client.create_symlink(request).await.map(drop)

@@ -76,3 +76,42 @@ fn what_is_refused() {
         assert!(error.message().contains(want), "{patch}: {error}");
     }
 }
+
+/// Patches that were cut, doubled and bent at random are refused or applied, and never bring the server down.
+#[test]
+fn bent_patches_do_no_harm() {
+    let seeds = [
+        format!("diff --git a/x b/x\nindex 1..2 100644\n{MODIFY}diff --git \"a/q\\t\" \"b/q\\t\"\nrename from \"q\\t\"\nrename to z\n"),
+        "*** Begin Patch\n*** Update File: x\n*** Move to: y\n@@ b\n a\n-b\n+c\n*** End of File\n*** Add File: n\n+é\n*** End Patch".to_owned(),
+    ];
+    let mut state = 1_u64;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    let mut fitting = 0;
+    for round in 0..40_000 {
+        let mut text = seeds[round % 2].clone().into_bytes();
+        for _ in 0..random(4) {
+            let (from, to) = (random(text.len()), random(text.len()));
+            match random(4) {
+                0 => text[from] = b"\n +-@*/\"\\0\xff9"[random(12)],
+                1 => drop(text.drain(from.min(to)..from.max(to).min(from.min(to) + 30))),
+                2 => text.insert(from, b"\n +-@*/\"\\0\xff9"[random(12)]),
+                _ => text.extend_from_within(from.min(to)..from.max(to)),
+            }
+            if text.is_empty() {
+                break;
+            }
+        }
+        let patch = super::super::Patch { text, ..Default::default() };
+        for file in super::super::parse(&patch).into_iter().flatten() {
+            if let Action::Update { text, .. } | Action::Delete { text } = &file.action {
+                for old in [&b""[..], b"a\nb\n", b"x\r\na\r\nb\r\n", b"a\nb\nb\na\nb"] {
+                    fitting += usize::from(text.apply(old).is_ok());
+                }
+            }
+        }
+    }
+    assert!(fitting > 1000, "the patches are bent too much to test anything: {fitting}");
+}

@@ -51,7 +51,8 @@ fn edits_from_many_threads_are_all_there() {
             scope.spawn(move || {
                 let f = files(rig, "sess_a");
                 for n in 0..EDITS {
-                    let (old, new) = (format!("{t}: {}\n", "x".repeat(n)), format!("{t}: {}\n", "x".repeat(n + 1)));
+                    let (old, new) =
+                        (format!("{t}: {}\n", "x".repeat(n)), format!("{t}: {}\n", "x".repeat(n + 1)));
                     let edit = FileEdit { edits: vec![replacement(&old, &new)], ..FileEdit::default() };
                     f.edit_file(&p("/f"), &edit, &By::default()).unwrap();
                     let log = WriteOptions { at: WriteAt::End, ..WriteOptions::default() };

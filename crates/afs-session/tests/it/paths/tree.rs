@@ -11,7 +11,13 @@ fn directories_links_moves_removals() {
     let made = f.mkdir(&p("/a/b/c"), Some(0o700), true, me).unwrap().entry.unwrap();
     assert_eq!((made.attr.mode, f.stat(&p("/a")).unwrap().attr.mode), (0o040_700, 0o040_755));
     f.mkdir(&p("/a/b/c"), None, true, me).unwrap();
-    f.mkdir(&p("/dirlink"), None, true, me).unwrap();
+    assert!(f.mkdir(&p("/dirlink"), None, true, me).unwrap().entry.unwrap().attr.is_dir());
+    fails(f.mkdir(&p("/out"), None, false, me), Reason::AlreadyExists);
+    assert!(f.mkdir(&p("/out"), None, true, me).unwrap().entry.unwrap().attr.is_dir());
+    assert!(
+        f.stat(&p("/etc/passwd")).unwrap().attr.is_dir(),
+        "made where the link leads, inside the session"
+    );
     fails(f.mkdir(&p("/README.md"), None, true, me), Reason::AlreadyExists);
     fails(f.mkdir(&SessionPath::root(), None, false, me), Reason::AlreadyExists);
     let link = f.symlink(&p("/a/l"), b"b/c", me).unwrap().entry.unwrap();
