@@ -4,8 +4,8 @@ use afs_client::Timestamp;
 
 /// `2026-11-21T10:00:00Z`; empty for none.
 pub(crate) fn time(timestamp: Option<&Timestamp>) -> String {
-    let whole = timestamp.map(|t| Timestamp { nanos: 0, ..t.clone() });
-    let text = whole.and_then(|t| serde_json::to_value(&t).ok());
+    let whole = timestamp.map(|t| Timestamp { nanos: 0, ..*t });
+    let text = whole.and_then(|t| serde_json::to_value(t).ok());
     text.and_then(|t| t.as_str().map(|t| t.replace("+00:00", "Z"))).unwrap_or_default()
 }
 

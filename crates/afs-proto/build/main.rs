@@ -13,6 +13,7 @@ type AnyError = Box<dyn std::error::Error>;
 
 const FILES: [&str; 7] = ["types", "source", "session", "file_system", "persistence", "bridge", "admin"];
 
+#[allow(clippy::print_stdout, reason = "a build script talks to cargo on stdout")]
 fn main() -> Result<(), AnyError> {
     let root = Path::new("../../proto");
     println!("cargo:rerun-if-changed={}", root.display());

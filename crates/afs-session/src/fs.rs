@@ -265,6 +265,7 @@ impl Session {
     }
 
     /// Space is reserved (the file grows unless `keep_size`; nothing is allocated, holes stay holes) or punched out.
+    #[allow(clippy::too_many_arguments, reason = "the arguments of fallocate, and who asks")]
     pub fn fallocate(
         &self,
         ino: Ino,

@@ -91,7 +91,7 @@ impl Server {
 
     fn stop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            runtime.shutdown_timeout(std::time::Duration::from_secs(2)); // frees the port
         }
     }
 }

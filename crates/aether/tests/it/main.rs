@@ -1,11 +1,13 @@
 //! The program as people run it. Where a server is needed, it is a stand-in that speaks the real Bridge protocol over
 //! an in-memory file system, and can be stopped, restarted, and made to lose answers.
 
+#![allow(clippy::too_many_lines, reason = "a scenario reads best as one")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod bed;
 mod bridge;
 mod cli;
 #[path = "../../../afs-fuse/tests/it/mem_fs.rs"]
+#[allow(dead_code, reason = "shared with the tests of afs-fuse, which use all of it")]
 mod mem_fs;
 mod mount;

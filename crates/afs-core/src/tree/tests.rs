@@ -76,15 +76,6 @@ impl T {
         self.run(op);
         Ok(())
     }
-    fn list(&self, dir: Ino) -> Vec<String> {
-        let mut names = Vec::new();
-        self.tree.readdir(dir, FIRST_COOKIE, &mut |i| {
-            names.push(String::from_utf8_lossy(i.name).into_owned());
-            true
-        });
-        names.sort();
-        names
-    }
     fn at(&self, path: &str) -> Option<Ino> {
         self.tree.walk(&SessionPath::parse(path.as_bytes()).unwrap())
     }

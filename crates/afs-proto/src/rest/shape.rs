@@ -109,7 +109,7 @@ impl Shape {
     ) -> Result<()> {
         for (name, text) in pairs {
             let field = self.field(&name).ok_or_else(|| self.unknown(&name))?;
-            let mut value = field.kind.from_text(&name, text)?;
+            let mut value = field.kind.value_of(&name, text)?;
             field.kind.check(&name, &mut value)?;
             match (field.many, into.get_mut(field.name)) {
                 (Many::Map, _) => return Err(invalid(&name, "a JSON body: it cannot be a query parameter")),
@@ -145,7 +145,7 @@ impl Field {
 
 impl Kind {
     /// The JSON value that a query parameter stands for.
-    fn from_text(&self, path: &str, text: String) -> Result<Value> {
+    fn value_of(&self, path: &str, text: String) -> Result<Value> {
         match self {
             Self::Bool => match text.as_str() {
                 "true" | "1" | "" => Ok(Value::Bool(true)),

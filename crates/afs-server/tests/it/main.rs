@@ -1,5 +1,6 @@
 //! The server as its clients see it: each scenario once, run over gRPC and over HTTP, against a real server on a real port.
 
+#![allow(clippy::too_many_lines, reason = "a scenario reads best as one")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on must stop")]
 
 mod bridge;

@@ -86,7 +86,7 @@ async fn every_described_path_is_served() {
     let document: Value = serde_json::from_str(afs_proto::openapi_json()).unwrap();
     let mut count = 0;
     for (path, item) in document["paths"].as_object().unwrap() {
-        let uri = path.replace("{path}", "f").replace('{', "").replace('}', "");
+        let uri = path.replace("{path}", "f").replace(['{', '}'], "");
         for verb in item.as_object().unwrap().keys().filter(|k| *k != "parameters") {
             let answer = http.send(&verb.to_uppercase(), &uri, &[], "").await;
             assert!(![404, 405].contains(&answer.status), "{verb} {uri}: {:?}", answer.body);
