@@ -1,3 +1,5 @@
+//! `aether completion`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
+
 use crate::cli::definition;
 use crate::context::Context;
 use clap::{Args, ValueEnum};

@@ -1,3 +1,5 @@
+//! `aether config`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
+
 use crate::context::Context;
 use crate::output::table;
 use afs_types::Result;

@@ -1,3 +1,5 @@
+//! `aether doctor`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
+
 use crate::cli::Ended;
 use crate::context::Context;
 use crate::mount::forget_dead;

@@ -1,3 +1,5 @@
+//! `aether mount`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
+
 use crate::context::Context;
 use crate::mount::{Record, Serve, serve};
 use crate::output::fields;

@@ -1,3 +1,5 @@
+//! `aether session`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
+
 use crate::commands::all_pages;
 use crate::context::Context;
 use crate::imports::{self, Naming};

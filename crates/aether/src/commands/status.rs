@@ -1,3 +1,5 @@
+//! `aether status`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
+
 use crate::cli::Ended;
 use crate::context::Context;
 use crate::failure::exit_code;

@@ -1,3 +1,5 @@
+//! `aether unmount`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
+
 use crate::context::Context;
 use crate::mount::{records, wait_gone};
 use afs_types::{Error, Reason, Result};

@@ -1,3 +1,5 @@
+//! Query parameters and bodies against the shapes of messages.
+
 use super::*;
 use crate::rest::ROUTES;
 use serde_json::json;

@@ -1,3 +1,5 @@
+//! The committed OpenAPI document is the generated one, and well-formed.
+
 use afs_proto::rest::ROUTES;
 use serde_json::Value;
 use std::path::Path;

@@ -1,3 +1,5 @@
+//! Routes made from the annotations, over a small service of its own.
+
 use crate::fake::Fake;
 use afs_proto::rest::{ROUTES, persistence_service_routes};
 use axum::body::Body;

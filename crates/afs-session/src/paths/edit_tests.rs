@@ -1,3 +1,5 @@
+//! Exact replacements on small texts.
+
 use super::*;
 
 fn one(old: &str, new: &str, replace_all: bool) -> Vec<Replacement> {

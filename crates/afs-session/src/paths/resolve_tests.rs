@@ -1,3 +1,5 @@
+//! Paths and symbolic links on a small tree.
+
 use super::*;
 use afs_core::base::{BaseBuilder, BaseTable, NewEntry, NodeKind};
 use std::collections::HashMap;

@@ -1,3 +1,5 @@
+//! `aether fs cat`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
+
 use crate::context::Context;
 use crate::values::{Target, target};
 use afs_client::api;

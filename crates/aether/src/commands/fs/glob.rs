@@ -1,3 +1,5 @@
+//! `aether fs glob`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
+
 use crate::commands::all_pages;
 use crate::context::Context;
 use crate::values::{Target, target};

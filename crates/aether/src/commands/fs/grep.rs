@@ -1,3 +1,5 @@
+//! `aether fs grep`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
+
 use crate::context::Context;
 use crate::output::Style;
 use crate::values::{Target, target};

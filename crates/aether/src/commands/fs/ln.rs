@@ -1,3 +1,5 @@
+//! `aether fs ln`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
+
 use super::changed;
 use crate::context::Context;
 use crate::values::{Target, parse_target, target};

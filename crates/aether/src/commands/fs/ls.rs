@@ -1,3 +1,5 @@
+//! `aether fs ls`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
+
 use super::{long_listing, short_name};
 use crate::commands::all_pages;
 use crate::context::Context;

@@ -1,3 +1,5 @@
+//! `aether fs patch`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
+
 use super::put::local;
 use crate::context::Context;
 use crate::values;

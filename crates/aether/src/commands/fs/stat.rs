@@ -1,3 +1,5 @@
+//! `aether fs stat`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
+
 use crate::context::Context;
 use crate::output::fields;
 use crate::text;

@@ -1,3 +1,5 @@
+//! The apply_patch format, good and bad.
+
 use super::*;
 
 fn updates(body: &str) -> Vec<Chunk> {

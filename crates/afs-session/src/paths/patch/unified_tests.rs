@@ -1,3 +1,5 @@
+//! Unified diffs and git headers, good and bad.
+
 use super::*;
 
 fn parsed(patch: &str, strip: Option<u32>) -> Vec<FilePatch> {
