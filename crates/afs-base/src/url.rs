@@ -73,10 +73,16 @@ impl Remote {
     }
 
     fn from_path(path: &Path) -> Result<Self> {
-        let real = std::fs::canonicalize(path).map_err(|e| {
-            Error::new(Reason::SourceUnavailable, format!("{}: {e}", Name::lossy(path_bytes(path))))
-                .next("check that the path exists on the server and is readable")
-        })?;
+        let real = match std::fs::canonicalize(path) {
+            Ok(real) => real,
+            // Its mirror, and commits that are known, outlive a source that is gone.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && path.is_absolute() => path.to_owned(),
+            Err(e) => {
+                let text = format!("{}: {e}", Name::lossy(path_bytes(path)));
+                return Err(Error::new(Reason::SourceUnavailable, text)
+                    .next("check that the path exists on the server and is readable"));
+            }
+        };
         let key = key_of(real.as_os_str());
         Ok(Self { target: real.clone().into(), local: Some(real), credentials: None, key })
     }
@@ -209,7 +215,7 @@ mod tests {
             let error = Remote::parse(bad).err().unwrap_or_else(|| panic!("{bad:?} was taken"));
             assert_eq!(error.reason, Reason::InvalidArgument, "{bad:?}");
         }
-        assert_eq!(Remote::parse("/no/such/path").err().unwrap().reason, Reason::SourceUnavailable);
+        assert_eq!(Remote::parse("no/such/path").err().unwrap().reason, Reason::SourceUnavailable);
     }
 
     #[test]

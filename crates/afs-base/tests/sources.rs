@@ -260,8 +260,9 @@ fn nobody_else_is_asked_when_the_commit_is_known() {
     let repo = Repo::rich(world.path("repo"));
     let first = world.import_git(&repo, None).unwrap();
     let head = first.upstream.unwrap();
+    let mirror = first.git.unwrap().mirror;
     fs::rename(&repo.path, world.path("away")).unwrap();
-    fs::create_dir(&repo.path).unwrap();
+    assert_eq!(afs_base::mirror_of(&repo.url(), &world.dirs).unwrap(), mirror);
     let spec = repo.spec(Some(&head));
     let start = Instant::now();
     assert!(afs_base::resolve(&spec, &world.dirs).unwrap().starts_with(&head));

@@ -4,7 +4,7 @@
 
 use afs_base::{ImportDirs, ImportSpec, Imported, NoProgress};
 use afs_core::base::{BaseEntry, BaseTable, NodeKind};
-use afs_store::{BlobStore, SimJournal};
+use afs_store::{BlobStore, Journal, SimJournal};
 use afs_types::{Error, ROOT_INO, Reason, Result, SystemRng};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -24,6 +24,7 @@ pub(crate) const COMMIT_TIME: i64 = 1_700_000_000;
 
 pub(crate) struct World {
     pub(crate) blobs: Arc<BlobStore>,
+    journal: Arc<SimJournal>,
     pub(crate) dirs: ImportDirs,
     /// Dropped last: a store whose directory is gone stops the process, as it should.
     pub(crate) dir: tempfile::TempDir,
@@ -33,11 +34,11 @@ impl World {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let journal = SimJournal::new().unwrap();
-        let blobs = BlobStore::open(&dir.path().join("blobs"), [7; 32], 16 << 20, journal).unwrap();
+        let blobs = BlobStore::open(&dir.path().join("blobs"), [7; 32], 16 << 20, journal.clone()).unwrap();
         let dirs =
             ImportDirs { mirrors: dir.path().join("data/mirrors"), temp: dir.path().join("data/temp") };
         fs::create_dir_all(&dirs.mirrors).unwrap();
-        Self { dir, blobs, dirs }
+        Self { dir, blobs, dirs, journal }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -45,7 +46,10 @@ impl World {
     }
 
     pub(crate) fn import(&self, spec: &ImportSpec) -> Result<Imported> {
-        afs_base::import(spec, &self.dirs, &self.blobs, &SystemRng, NOW_NS, &NoProgress)
+        let imported = afs_base::import(spec, &self.dirs, &self.blobs, &SystemRng, NOW_NS, &NoProgress)?;
+        // As the engine does before it tells anybody: until then large blobs count as new.
+        self.journal.sync()?;
+        Ok(imported)
     }
 
     pub(crate) fn import_git(&self, repo: &Repo, reference: Option<&str>) -> Result<Imported> {

@@ -173,7 +173,7 @@ impl Kind {
                 ok(parses::<pbjson_types::Timestamp>(value), "a time like 2026-01-31T12:00:00Z")
             }
             Self::Duration => ok(parses::<pbjson_types::Duration>(value), "a duration like 3.5s"),
-            Self::FieldMask => ok(parses::<pbjson_types::FieldMask>(value), "field names joined by commas"),
+            Self::FieldMask => field_mask(path, value),
             Self::Enum(values) => enum_value(path, value, values),
             Self::Message(shape) => match value {
                 Value::Object(object) => shape.check_at(path, object),
@@ -211,6 +211,25 @@ fn enum_value(path: &str, value: &mut Value, values: &[(&'static str, i32)]) -> 
     let (name, _) = found.ok_or_else(|| invalid(path, format!("one of {}", names())))?;
     *value = Value::String((*name).to_owned());
     Ok(())
+}
+
+/// Canonical JSON writes a mask as one text; the message has a list.
+fn field_mask(path: &str, value: &mut Value) -> Result<()> {
+    let text = value.as_str().ok_or_else(|| invalid(path, "field names joined by commas"))?;
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    *value = serde_json::json!({"paths": names.map(snake_case).collect::<Vec<_>>()});
+    Ok(())
+}
+
+fn snake_case(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for c in name.chars() {
+        if c.is_ascii_uppercase() {
+            out.push('_');
+        }
+        out.push(c.to_ascii_lowercase());
+    }
+    out
 }
 
 fn is_base64(text: &str) -> bool {

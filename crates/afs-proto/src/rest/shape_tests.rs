@@ -61,6 +61,17 @@ fn both_spellings_and_number_forms_are_understood() {
 }
 
 #[test]
+fn a_field_mask_is_one_text() {
+    let Value::Object(mut fields) = json!({"session_id": "sess_a", "update_mask": "displayName, labels"})
+    else {
+        panic!()
+    };
+    shape("UpdateSessionRequest").check(&mut fields).unwrap();
+    let request: crate::v1::UpdateSessionRequest = serde_json::from_value(Value::Object(fields)).unwrap();
+    assert_eq!(request.update_mask.unwrap().paths, ["display_name", "labels"]);
+}
+
+#[test]
 fn query_parameters_become_the_type_of_their_field() {
     let pairs =
         |list: &[(&str, &str)]| list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();

@@ -44,6 +44,13 @@ fn problem(status: &Status) -> Box<Problem> {
     Box::new(Problem::from(&from_status(status)))
 }
 
+/// A request as the generated routes would make it.
+fn typed<T: DeserializeOwned>(method: &str, body: Value) -> T {
+    let Value::Object(mut fields) = body else { panic!("a request is an object") };
+    route_of(method).shape.check(&mut fields).unwrap();
+    decode(Value::Object(fields))
+}
+
 fn decode<T: DeserializeOwned>(body: Value) -> T {
     serde_json::from_value(body.clone()).unwrap_or_else(|e| panic!("{e}: {body}"))
 }
@@ -52,7 +59,7 @@ macro_rules! unary {
     ($channel:expr, $method:expr, $body:expr; $($client:path { $($name:literal $call:ident $request:ident;)* })*) => {
         match $method {
             $($($name => {
-                let request: v1::$request = decode($body);
+                let request: v1::$request = typed($method, $body);
                 let answer = <$client>::new($channel).$call(request).await.map_err(|s| problem(&s))?;
                 Ok(serde_json::to_value(answer.into_inner()).unwrap())
             })*)*
@@ -65,7 +72,7 @@ macro_rules! streaming {
     ($channel:expr, $method:expr, $body:expr; $($client:path { $($name:literal $call:ident $request:ident;)* })*) => {
         match $method {
             $($($name => {
-                let request: v1::$request = decode($body);
+                let request: v1::$request = typed($method, $body);
                 let answer = <$client>::new($channel).$call(request).await.map_err(|s| problem(&s))?;
                 let (mut all, mut stream) = (Vec::new(), answer.into_inner());
                 while let Some(item) = stream.next().await {

@@ -10,7 +10,8 @@ async fn a_checkpoint_brings_back_what_was() {
     for client in server.both().await {
         let id = empty_session(&client).await;
         client.write(&id, "/a", b"1").await.unwrap();
-        let body = json!({"session_id": id, "name": "before", "request_id": "c1"});
+        let body =
+            json!({"session_id": id, "name": "before", "request_id": format!("c-{:?}", client.surface)});
         let point = client.ok("Persistence.CreateCheckpoint", body.clone()).await;
         assert_eq!(client.ok("Persistence.CreateCheckpoint", body).await, point);
         client.write(&id, "/a", b"2").await.unwrap();
@@ -123,7 +124,7 @@ async fn a_commit_reaches_the_repository() {
         let nothing = json!({"session_id": id, "message": "none"});
         assert_eq!(client.refused("Persistence.CreateCommit", nothing).await.reason, "NOTHING_TO_COMMIT");
         work(&client, id).await;
-        let body = json!({"session_id": id, "message": "work\n\nmore", "git": {"author_name": "Ann", "author_email": "ann@example.invalid"}, "request_id": "k1"});
+        let body = json!({"session_id": id, "message": "work\n\nmore", "git": {"author_name": "Ann", "author_email": "ann@example.invalid"}, "request_id": format!("k-{:?}", client.surface)});
         let commit = client.ok("Persistence.CreateCommit", body.clone()).await;
         assert_eq!(client.ok("Persistence.CreateCommit", body).await["commit_id"], commit["commit_id"]);
         assert!(commit["files_changed"].as_str().unwrap().parse::<u32>().unwrap() >= 5, "{commit}");
@@ -149,10 +150,22 @@ async fn a_commit_reaches_the_repository() {
             "100644 README.md\n100644 bin\n100644 new/file.txt\n100644 run.sh\n100644 src/lib.rs"
         );
 
-        let absent = json!({"commit_id": commit["commit_id"], "branch": branch, "if_branch_absent": true});
+        client.write(id, "/later", b"more\n").await.unwrap();
+        let later =
+            client.ok("Persistence.CreateCommit", json!({"session_id": id, "message": "later"})).await;
+        let later = &later["commit_id"];
+        let absent = json!({"commit_id": later, "branch": branch, "if_branch_absent": true});
         assert_eq!(client.refused("Persistence.Promote", absent).await.reason, "PROMOTE_CONFLICT");
-        let stale = json!({"commit_id": commit["commit_id"], "branch": branch, "if_branch_oid": "0".repeat(39) + "1"});
+        let stale = json!({"commit_id": later, "branch": branch, "if_branch_oid": "0".repeat(39) + "1"});
         assert_eq!(client.refused("Persistence.Promote", stale).await.reason, "PROMOTE_CONFLICT");
+        let theirs =
+            git(&repo, &["commit-tree", "-p", &branch, "-m", "theirs", &format!("{branch}^{{tree}}")]);
+        git(&repo, &["update-ref", &format!("refs/heads/{branch}"), &theirs]);
+        let over = json!({"commit_id": later, "branch": branch});
+        assert_eq!(client.refused("Persistence.Promote", over).await.reason, "PROMOTE_CONFLICT");
+        assert_eq!(git(&repo, &["rev-parse", &branch]), theirs, "nobody's commit is lost");
+        let lease = json!({"commit_id": later, "branch": branch, "if_branch_oid": theirs});
+        assert_eq!(client.ok("Persistence.Promote", lease).await["previous_git_oid"], theirs);
         let listed = client.ok("Persistence.ListCommits", json!({"session_id": id})).await;
         assert_eq!(listed["commits"][0]["pushed_ref"], branch);
         let one = client.ok("Persistence.GetCommit", json!({"commit_id": commit["commit_id"]})).await;

@@ -1,7 +1,7 @@
 //! Sources and sessions: create, fork, list, update, archive, resume, delete, retry.
 
 use crate::client::Client;
-use crate::harness::{Server, empty_session, git_session};
+use crate::harness::{Server, empty_session, git, git_session};
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -15,7 +15,7 @@ async fn a_repository_becomes_sessions() {
         let versions =
             client.ok("Source.ListSourceVersions", json!({"source_id": session["source_id"]})).await;
         assert_eq!(versions["versions"][0]["version_id"], session["source_version_id"]);
-        assert_eq!(versions["versions"][0]["file_count"], "3");
+        assert_eq!(versions["versions"][0]["upstream_revision"], git(&repo, &["rev-parse", "HEAD"]));
         let sources = client.ok("Source.ListSources", json!({})).await;
         let listed =
             sources["sources"].as_array().unwrap().iter().any(|s| s["source_id"] == session["source_id"]);
