@@ -143,14 +143,21 @@ fn alone(test: &str, uid: Option<u32>) -> bool {
     }
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    // Another user may not reach the build directory.
     let copy = dir.path().join("test");
     fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
     let mut command = std::process::Command::new(copy);
     if let Some(uid) = uid {
         std::os::unix::process::CommandExt::uid(&mut command, uid);
     }
-    let out =
-        command.args(["--exact", test]).env("AFS_ALONE", "1").env("TMPDIR", dir.path()).output().unwrap();
+    command.args(["--exact", test]).env("AFS_ALONE", "1").env("TMPDIR", dir.path());
+    let out = loop {
+        match command.output() {
+            // A process that another test is starting still has our copy open for writing.
+            Err(e) if e.kind() == std::io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+            out => break out.unwrap(),
+        }
+    };
     let text = String::from_utf8_lossy(&out.stdout);
     assert!(
         out.status.success() && text.contains("1 passed"),

@@ -30,7 +30,7 @@ pub struct Engine {
     hasher: RandomState,
     families: Mutex<HashMap<VersionId, Arc<Family>>>,
     pub(crate) trees: moka::sync::Cache<LayerId, Cut>,
-    folds: mpsc::SyncSender<FoldJob>,
+    folder: Folder,
     /// One request id, one effect: retries wait here for the first.
     pub(crate) requests: Vec<Mutex<()>>,
     /// Imports under way.
@@ -55,7 +55,7 @@ impl Engine {
             hasher: RandomState::new(),
             families: Mutex::default(),
             trees: moka::sync::Cache::new(TREE_CACHE),
-            folds,
+            folder,
             requests: (0..SHARDS).map(|_| Mutex::default()).collect(),
             imports: Mutex::default(),
             record_turns: Mutex::default(),
@@ -204,7 +204,7 @@ impl Engine {
     /// Hands a closed layer to the folding thread; when that is behind, the layer simply stays as records.
     pub(crate) fn queue_fold(&self, job: FoldJob) {
         self.trees.insert(job.cut.layer, job.cut.clone());
-        if self.folds.try_send(job).is_err() {
+        if self.folder.jobs.as_ref().is_none_or(|jobs| jobs.try_send(job).is_err()) {
             tracing::debug!("the folding queue is full: a layer stays as records");
         }
     }
@@ -219,7 +219,22 @@ impl Engine {
     }
 }
 
-/// The folding thread: ends when the engine is dropped.
+/// The folding thread. Dropping it waits for the thread, so that nothing holds the journal after the engine is gone.
+struct Folder {
+    jobs: Option<mpsc::SyncSender<FoldJob>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the folding thread panicked");
+        }
+    }
+}
+
+/// Ends when the engine lets go of its queue.
 fn fold_all(shared: &Shared, jobs: &mpsc::Receiver<FoldJob>) {
     while let Ok(job) = jobs.recv() {
         let folded = shared
