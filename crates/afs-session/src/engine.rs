@@ -47,7 +47,8 @@ impl Engine {
         let worker = shared.clone();
         let spawned =
             std::thread::Builder::new().name("afs-fold".into()).spawn(move || fold_all(&worker, &jobs));
-        spawned.map_err(|e| Error::io("start the folding thread", e))?;
+        let thread = spawned.map_err(|e| Error::io("start the folding thread", e))?;
+        let folder = Folder { jobs: Some(folds), thread: Some(thread) };
         Ok(Arc::new(Self {
             shared,
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
