@@ -78,7 +78,8 @@ show_progress() { # PID BUILD_DIR TOTAL STARTED
   while kill -0 "$1" 2>/dev/null; do
     now=$(date +%s)
     if [ "$now" -ge "$next" ]; then
-      objects=$(find "$2" -path '*librocksdb-sys-*/out/*' -name '*.o' 2>/dev/null | wc -l)
+      # At first there is no target directory, and find fails; that is no reason to end.
+      objects=$( (find "$2" -path '*librocksdb-sys-*/out/*' -name '*.o' 2>/dev/null || true) | wc -l)
       if [ -t 2 ]; then
         printf '\rrocksdb: compiled %d of %d files, %d s ' "$objects" "$3" $((now - $4)) >&2
         next=$((now + 1))
@@ -94,7 +95,7 @@ show_progress() { # PID BUILD_DIR TOTAL STARTED
 
 # A package of its own outside of the workspace: exactly our line, our lock file, and no crate of ours needs to compile.
 build() {
-  local work="$DIR.build" log started pid sources total
+  local work="$DIR.build" log started
   log="$work/log" started=$(date +%s)
   rm -rf "$work"
   mkdir -p "$work"
@@ -105,14 +106,11 @@ build() {
   say "building RocksDB $VERSION ($FEATURES) once, about 340 C++ files, into $DIR"
   (cd "$work" && exec env -u ROCKSDB_LIB_DIR -u ROCKSDB_STATIC -u CARGO_BUILD_TARGET CARGO_TARGET_DIR="$work/target" \
     cargo build --release -p librocksdb-sys >"$log" 2>&1 </dev/null) &
-  pid=$!
-  trap 'kill "$pid" 2>/dev/null || true' EXIT
-  sources=$(find "${CARGO_HOME:-$HOME/.cargo}/registry/src" -path "*librocksdb-sys-$VERSION/rocksdb_lib_sources.txt" 2>/dev/null | head -n 1)
-  total=$(wc -l <"${sources:-/dev/null}")
-  [ "$total" -gt 0 ] || total=343
-  show_progress "$pid" "$work/target" "$total" "$started"
+  BUILDER=$! # global: the trap outlives this function's locals
+  trap 'kill "$BUILDER" 2>/dev/null || true' EXIT
+  show_progress "$BUILDER" "$work/target" 343 "$started" # about: the crate's own list is not there before cargo has fetched it
   trap - EXIT
-  wait "$pid" || { tail -n 40 "$log" >&2; die "building RocksDB failed; the whole log is $log"; }
+  wait "$BUILDER" || { tail -n 40 "$log" >&2; die "building RocksDB failed; the whole log is $log"; }
   CARGO_TARGET_DIR="$work/target" adopt || die "cargo built no library with the features \"$FEATURES\"; see $log"
   rm -rf "$work"
   say "done in $(($(date +%s) - started)) s"
