@@ -13,6 +13,7 @@ pub(crate) struct Bed {
 
 impl Bed {
     pub(crate) fn new(endpoint: &str) -> Self {
+        crate::isolation::isolate();
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("work")).unwrap();
         Self { dir, endpoint: endpoint.into() }

@@ -70,7 +70,12 @@ impl Server {
     pub(crate) fn start(world: &Arc<World>, address: Option<SocketAddr>) -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let wanted = address.unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());
-        let listener = runtime.block_on(tokio::net::TcpListener::bind(wanted)).unwrap();
+        let mut listener = None;
+        crate::bed::eventually("the port is free", || {
+            listener = runtime.block_on(tokio::net::TcpListener::bind(wanted)).ok();
+            listener.is_some()
+        });
+        let listener = listener.unwrap();
         let address = listener.local_addr().unwrap();
         let service = Fake { world: world.clone(), mounts: Mutex::default() };
         let server = tonic::transport::Server::builder()

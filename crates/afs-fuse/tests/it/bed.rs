@@ -88,6 +88,7 @@ pub(crate) fn try_sh(dir: &Path, script: &str) -> Output {
 
 /// Fails, and says how to mend it, where these tests cannot run: they are never skipped.
 pub(crate) fn need_fuse() {
+    crate::isolation::isolate();
     assert!(
         Path::new("/dev/fuse").exists(),
         "/dev/fuse is missing: load the kernel module (modprobe fuse) or give the container the device"

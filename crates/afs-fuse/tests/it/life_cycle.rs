@@ -219,7 +219,7 @@ fn a_copy_in_another_namespace_does_not_keep_us() {
     let space = format!("/proc/{}/mountinfo", other.id());
     let place = bed.path("").display().to_string();
     let place = place.trim_end_matches('/').to_owned();
-    let own = fs::read_link("/proc/self/ns/mnt").unwrap();
+    let own = fs::read_link("/proc/thread-self/ns/mnt").unwrap();
     eventually("the copy is made", || {
         fs::read_link(format!("/proc/{}/ns/mnt", other.id())).is_ok_and(|ns| ns != own)
             && fs::read_to_string(&space).is_ok_and(|t| t.contains(&place))

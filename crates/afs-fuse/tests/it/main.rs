@@ -4,6 +4,7 @@
 
 mod bed;
 mod coherence;
+mod isolation;
 mod life_cycle;
 mod mem_fs;
 mod semantics;
