@@ -86,13 +86,12 @@ impl Client {
     /// The error of a status, in words for somebody who knows the endpoint.
     pub(crate) fn error(&self, status: &tonic::Status) -> Error {
         let error = from_status(status);
-        if error.reason != Reason::Unavailable
-            || !status.metadata().is_empty()
-            || !status.details().is_empty()
-        {
+        // The server's errors carry details. Those with a cause are tonic's own: no connection, or one that broke, in the
+        // middle of a call under codes such as "unknown" and "internal".
+        let is_transport = status.details().is_empty() && std::error::Error::source(status).is_some();
+        if !is_transport {
             return error;
         }
-        // tonic's own: no connection, or one that broke.
         let cause = innermost(status);
         Error::new(Reason::Unavailable, format!("{} cannot be reached: {cause}", self.endpoint))
             .with("endpoint", self.endpoint.clone())

@@ -12,6 +12,7 @@
 //! Deliberately absent: reading configuration, environment or terminal (the program does that), a kernel mount (this crate
 //! knows no FUSE), and rules: those are the server's.
 
+mod cache;
 mod calls;
 mod client;
 mod files;

@@ -10,6 +10,7 @@
 //! acknowledged before, the server lost operations in a crash: the next [`Mount::fsync`] says so.
 
 use crate::api;
+use crate::cache::Cache;
 use crate::client::Client;
 use crate::ops::{Ops, is_repeatable};
 use crate::retry::Backoff;
@@ -120,6 +121,7 @@ pub struct Mount {
     lost: AtomicBool,
     reconnects: AtomicU64,
     pub(crate) ops: Ops,
+    pub(crate) cache: Cache,
     /// The driver, to be ended.
     driver: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
@@ -150,6 +152,7 @@ impl Mount {
             lost: AtomicBool::new(false),
             reconnects: AtomicU64::new(0),
             ops,
+            cache: Cache::default(),
             driver: Mutex::new(None),
         });
         let link = mount.new_link().await?;
@@ -421,7 +424,13 @@ impl Mount {
         }
     }
 
+    /// Our own cache first: a look-up that the kernel makes because of this must not be answered from before.
     fn tell(&self, change: Change) {
+        match &change {
+            Change::Inode { ino, data } => self.cache.inode_changed(*ino, *data),
+            Change::Entry { parent, name } => self.cache.name_changed(*parent, name),
+            Change::Everything => self.cache.clear(),
+        }
         if let Some(events) = self.events.get() {
             events(change);
         }

@@ -1,8 +1,9 @@
 //! The calls of a mount: reads by inode, and changes that are applied once however often they are sent.
 
 use crate::api;
+use crate::cache::Found;
 use crate::mount::{Failure, Link, Mount};
-use afs_types::{Error, Reason, Result};
+use afs_types::{Error, Kind, Reason, Result};
 use api::op::Op;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -120,32 +121,95 @@ pub(crate) fn is_repeatable(op: &Op) -> bool {
 impl Mount {
     /// The inode behind a name; none if there is no such name.
     pub async fn lookup(&self, parent: u64, name: Bytes) -> Result<Option<api::Attributes>> {
+        match self.cache.lookup(parent, &name) {
+            Found::Attributes(attributes) => return Ok(Some(attributes)),
+            Found::Absent => return Ok(None),
+            Found::Inode(ino) => match self.getattr(ino).await {
+                Err(error) if error.reason.kind() == Kind::NotFound => {} // gone: ask for the name
+                other => return other.map(Some),
+            },
+            Found::Unknown => {
+                if let Some(limit) = self.cache.wants_listing(parent) {
+                    self.list(parent, limit).await;
+                    match self.cache.lookup(parent, &name) {
+                        Found::Attributes(attributes) => return Ok(Some(attributes)),
+                        Found::Absent => return Ok(None),
+                        Found::Inode(_) | Found::Unknown => {}
+                    }
+                }
+            }
+        }
+        self.lookup_there(parent, name).await
+    }
+
+    async fn lookup_there(&self, parent: u64, name: Bytes) -> Result<Option<api::Attributes>> {
+        let ticket = self.cache.ticket();
         let answer = self.call("lookup", |link| {
             let (mut bridge, name) = (self.bridge(), name.clone());
             async move {
                 bridge.lookup(api::LookupRequest { mount_id: link.mount_id.clone(), parent, name }).await
             }
         });
-        Ok(answer.await?.attributes)
+        let found = answer.await?.attributes;
+        if let Some(attributes) = found {
+            self.cache.store(attributes, ticket);
+        }
+        self.cache.store_name(parent, name, found.map(|a| a.inode), ticket);
+        Ok(found)
+    }
+
+    /// Fills the cache with a whole directory. A failure is none of the look-up that follows.
+    async fn list(&self, dir: u64, limit: usize) {
+        let ticket = self.cache.ticket();
+        let (mut entries, mut cookie) = (Vec::new(), 0);
+        while entries.len() < limit {
+            let most = (limit - entries.len()).min(ENTRIES_PER_PAGE as usize) as u32;
+            let Ok(page) = self.readdir_there(dir, cookie, most).await else { break };
+            let next = page.entries.last().map(|e| e.next_cookie);
+            entries.extend(page.entries);
+            match next {
+                _ if page.end => return self.cache.store_listing(dir, page.parent, entries, ticket),
+                Some(next) => cookie = next,
+                None => break,
+            }
+        }
+        self.cache.refuse_listing(dir);
     }
 
     /// Attributes.
     pub async fn getattr(&self, inode: u64) -> Result<api::Attributes> {
+        if let Some(attributes) = self.cache.attributes(inode) {
+            return Ok(attributes);
+        }
+        let ticket = self.cache.ticket();
         let answer = self.call("getattr", |link| {
             let mut bridge = self.bridge();
             let request = api::GetAttributesRequest { mount_id: link.mount_id.clone(), inode };
             async move { bridge.get_attributes(request).await }
         });
-        present(answer.await?.attributes, "getattr")
+        let attributes = present(answer.await?.attributes, "getattr")?;
+        self.cache.store(attributes, ticket);
+        Ok(attributes)
     }
 
     /// A page of a directory, after a cookie.
     pub async fn readdir(&self, inode: u64, cookie: u64) -> Result<Directory> {
+        if let Some(page) = self.cache.listing(inode, cookie) {
+            return Ok(page);
+        }
+        let ticket = self.cache.ticket();
+        let page = self.readdir_there(inode, cookie, ENTRIES_PER_PAGE).await?;
+        if cookie == 0 && page.end {
+            self.cache.store_listing(inode, page.parent, page.entries.clone(), ticket);
+        }
+        Ok(page)
+    }
+
+    async fn readdir_there(&self, inode: u64, cookie: u64, max_entries: u32) -> Result<Directory> {
         let answer = self.call("readdir", |link| {
             let mut bridge = self.bridge();
             let mount_id = link.mount_id.clone();
-            let request =
-                api::ReadDirectoryRequest { mount_id, inode, cookie, max_entries: ENTRIES_PER_PAGE };
+            let request = api::ReadDirectoryRequest { mount_id, inode, cookie, max_entries };
             async move { bridge.read_directory(request).await }
         });
         let answer = answer.await?;
@@ -194,13 +258,22 @@ impl Mount {
 
     /// An extended attribute.
     pub async fn getxattr(&self, inode: u64, name: Bytes) -> Result<Bytes> {
+        let is_capability = &name[..] == b"security.capability";
+        if is_capability && self.cache.has_no_capability(inode) {
+            return Err(Reason::NoAttribute.into());
+        }
+        let ticket = self.cache.ticket();
         let answer = self.call("getxattr", |link| {
             let (mut bridge, name) = (self.bridge(), name.clone());
             async move {
                 bridge.get_xattr(api::GetXattrRequest { mount_id: link.mount_id.clone(), inode, name }).await
             }
         });
-        Ok(answer.await?.value)
+        let answer = answer.await.map(|a| a.value);
+        if is_capability && answer.as_ref().is_err_and(|e| e.reason == Reason::NoAttribute) {
+            self.cache.store_no_capability(inode, ticket);
+        }
+        answer
     }
 
     /// Names of the extended attributes.
@@ -240,8 +313,12 @@ impl Mount {
 
     /// Applies one change.
     pub async fn apply(&self, op: Op) -> Result<Applied> {
-        let mut applied = self.apply_all(std::slice::from_ref(&op), false).await?;
-        applied.pop().ok_or_else(|| Error::new(Reason::Internal, "apply: no answer to the change"))?
+        let begun = self.cache.begin(&op);
+        let answer = self.apply_all(std::slice::from_ref(&op), false).await;
+        let missing = || Error::new(Reason::Internal, "apply: no answer to the change");
+        let outcome = answer.and_then(|mut answers| answers.pop().ok_or_else(missing)?);
+        self.cache.finish(begun, &op, &outcome);
+        outcome
     }
 
     /// Writes, in pieces that the server allows, and stops at the first that falls short.

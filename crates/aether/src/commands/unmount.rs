@@ -16,7 +16,7 @@ pub(crate) struct Unmount {
     /// Where it is mounted
     #[arg(required_unless_present = "all")]
     dirs: Vec<PathBuf>,
-    /// Every AetherFS mount that this user may unmount
+    /// Every mount that this user made with `aether mount`
     #[arg(long, conflicts_with = "dirs")]
     all: bool,
     /// Also when it is in use, or does not answer: those who use it get errors
@@ -27,7 +27,8 @@ pub(crate) struct Unmount {
 impl Unmount {
     pub(crate) async fn run(self, cx: &Context) -> Result<()> {
         let dirs = match self.all {
-            true => afs_fuse::mounts()?.into_iter().map(|m| m.dir).collect(),
+            // Not those of a server, or of somebody else, even if we were allowed to.
+            true => records()?.into_iter().map(|record| record.dir).collect(),
             false => self.dirs,
         };
         let mut done = Vec::new();
