@@ -6,8 +6,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# The command line and mount tests start the real programs.
-cargo build --release --workspace --bins
+# The command line, mount and crash tests start the real programs. Built together with all tests, because what the tests depend on
+# switches on features of shared crates: built alone, the programs' dependencies would compile twice.
+if [ "$#" -eq 0 ]; then
+  cargo build --release --workspace --bins --tests
+else
+  cargo build --release --workspace --bins
+fi
 if cargo nextest --version >/dev/null 2>&1; then
   cargo nextest run --release --workspace ${CI:+--profile ci} "$@"
 else
