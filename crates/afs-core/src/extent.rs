@@ -28,6 +28,11 @@ pub enum Source {
 }
 
 impl Source {
+    pub(crate) fn for_segment(&self, visit: &mut impl FnMut(u32)) {
+        if let Self::Log(at) = self {
+            visit(at.segment);
+        }
+    }
     fn skip(self, by: u64) -> Self {
         match self {
             Self::Log(at) => Self::Log(LogRef { segment: at.segment, offset: at.offset + by }),
@@ -51,7 +56,8 @@ pub enum Content {
     /// Nothing but holes.
     #[default]
     Empty,
-    /// `[0, min(size, blob length))` is a blob; the number is the blob's length.
+    /// `[0, len)` is a whole blob; the number is the blob's length. A part of a blob is a piece of a map, so that nobody takes
+    /// the blob for the content.
     Blob(BlobId, u64),
     /// `[0, len)` is one run of the data log.
     Log(LogRef, u64),
@@ -86,7 +92,6 @@ impl Content {
                 *have += len;
             }
             (_, Source::Log(new)) if offset == 0 && len >= size => *self = Self::Log(new, len),
-            (_, Source::Blob(id, 0)) if offset == 0 && len >= size => *self = Self::Blob(id, len),
             _ => self.map_mut(size).put(offset, Piece { len, source }),
         }
     }
@@ -96,7 +101,13 @@ impl Content {
         match self {
             Self::Empty | Self::Inline(_) => {}
             _ if size == 0 => *self = Self::Empty,
-            Self::Blob(_, len) | Self::Log(_, len) => *len = (*len).min(size),
+            Self::Log(_, len) => *len = (*len).min(size),
+            Self::Blob(_, len) if *len <= size => {}
+            // What is left is not that blob any more.
+            Self::Blob(_, len) => {
+                let len = *len;
+                self.map_mut(len).clear(size, u64::MAX);
+            }
             Self::Map(map) => map.clear(size, u64::MAX),
         }
     }
@@ -142,6 +153,15 @@ impl Content {
         }
     }
 
+    /// The content that consists of these pieces, in order of offset; what is between them are holes.
+    pub fn of_pieces(pieces: impl IntoIterator<Item = (u64, Piece)>) -> Self {
+        let mut map = PMap::new();
+        for (start, piece) in pieces {
+            map.insert(start, piece);
+        }
+        if map.is_empty() { Self::Empty } else { Self::Map(map) }
+    }
+
     /// True when some bytes lie in the data log, so that a sealer has work.
     pub fn is_unsealed(&self) -> bool {
         match self {
@@ -171,6 +191,15 @@ impl Content {
                 }
             }),
             Self::Empty | Self::Log(..) | Self::Inline(_) => {}
+        }
+    }
+
+    /// Calls `visit` with the segments of the data log that are named; some more than once.
+    pub fn for_segments(&self, visit: &mut impl FnMut(u32)) {
+        match self {
+            Self::Log(at, _) => visit(at.segment),
+            Self::Map(map) => map.iter().for_each(|(_, p)| p.source.for_segment(visit)),
+            Self::Empty | Self::Blob(..) | Self::Inline(_) => {}
         }
     }
 

@@ -73,3 +73,30 @@ fn content_agrees_with_bytes() {
         }
     }
 }
+
+/// A blob that is cut, or of which only the start was copied, is not the content: an etag made of its id would
+/// say that two different files are equal.
+#[test]
+fn a_part_of_a_blob_is_not_the_whole() {
+    let id = BlobId([7; 32]);
+    let mut cut = Content::Blob(id, 100);
+    assert_eq!(cut.whole_blob(100), Some(id));
+    cut.truncate(100);
+    assert_eq!(cut.whole_blob(100), Some(id));
+    cut.truncate(50);
+    assert_eq!((cut.whole_blob(50), cut.allocated(50)), (None, 50));
+    assert_eq!(read(&cut, 50, 0, 50), read(&Content::Blob(id, 100), 100, 0, 50));
+    let mut copied = Content::Empty;
+    copied.write(0, 0, 50, Source::Blob(id, 0));
+    assert_eq!((copied.whole_blob(50), copied.allocated(50)), (None, 50));
+}
+
+#[test]
+fn pieces_make_a_content() {
+    let piece = |offset| Piece { len: 10, source: Source::Log(LogRef { segment: 1, offset }) };
+    let content = Content::of_pieces([(0, piece(7)), (30, piece(90))]);
+    assert_eq!((content.allocated(60), content.is_unsealed()), (20, true));
+    let starts: Vec<_> = content.runs(60, 0, 60).iter().map(|r| (r.start, r.source.is_some())).collect();
+    assert_eq!(starts, [(0, true), (10, false), (30, true), (40, false)]);
+    assert!(matches!(Content::of_pieces([]), Content::Empty));
+}
