@@ -113,6 +113,22 @@ impl Record {
 }
 
 impl Op {
+    /// Calls `visit` with the segments of the data log that the operation names; some more than once.
+    pub fn for_segments(&self, visit: &mut impl FnMut(u32)) {
+        match self {
+            Self::Write { source, .. } => source.for_segment(visit),
+            Self::Replace { content, .. } | Self::Seal { content, .. } => content.for_segments(visit),
+            Self::Create { .. }
+            | Self::Link { .. }
+            | Self::Unlink { .. }
+            | Self::Rename { .. }
+            | Self::SetAttr { .. }
+            | Self::Punch { .. }
+            | Self::Xattr { .. }
+            | Self::Reap { .. } => {}
+        }
+    }
+
     fn encode(&self, e: &mut Enc) {
         match self {
             Self::Create { parent, name, ino, mode, uid, gid, rdev, target, time_ns } => {

@@ -29,6 +29,10 @@ macro_rules! text_id {
             pub fn as_str(&self) -> &str {
                 &self.0
             }
+            /// True when [`Self::from_ulid`] could have made it, so that a caller must not choose it for something new.
+            pub fn looks_made(&self) -> bool {
+                is_ulid_text(&self.0.as_bytes()[$prefix.len()..])
+            }
             /// The error for an id that names nothing.
             pub fn not_found(&self) -> Error {
                 Error::new(Reason::$reason, format!("{} does not exist", self.0)).with("id", self.as_str())
@@ -124,9 +128,16 @@ fn check(text: &str, prefix: &str, what: &str) -> Result<()> {
     .with("field", what))
 }
 
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+/// What [`ulid_text`] writes.
+fn is_ulid_text(text: &[u8]) -> bool {
+    // 26 digits of 5 bits are 2 bits more than an id has.
+    text.len() == 26 && text[0] <= b'7' && text.iter().all(|c| ALPHABET.contains(c))
+}
+
 /// Crockford base 32, lowercase, 26 characters, sorts by time.
 fn ulid_text(mut ulid: u128, out: &mut [u8]) {
-    const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
     for digit in out.iter_mut().rev() {
         *digit = ALPHABET[ulid as usize & 31];
         ulid >>= 5;
@@ -147,5 +158,18 @@ mod tests {
         assert_eq!(SessionId::from_ulid(0).as_str().len(), "sess_".len() + 26);
         assert!(SessionId::from_ulid(1 << 90) > SessionId::from_ulid(1 << 80));
         SessionId::parse(SessionId::from_ulid(u128::MAX).as_str()).unwrap();
+    }
+
+    #[test]
+    fn made_ids_are_told_from_chosen_ones() {
+        for made in [0, 1, 1 << 80, u128::MAX] {
+            assert!(SessionId::from_ulid(made).looks_made());
+        }
+        let zeros = "0".repeat(26);
+        for chosen in
+            ["design_review", &zeros[1..], &"0".repeat(27), &format!("8{}", &zeros[1..]), &"u".repeat(26)]
+        {
+            assert!(!SessionId::parse(&format!("sess_{chosen}")).unwrap().looks_made(), "{chosen}");
+        }
     }
 }

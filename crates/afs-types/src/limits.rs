@@ -60,6 +60,10 @@ pub const MAX_INO: u64 = u32::MAX as u64;
 pub const MAX_JOURNAL_QUEUE_BYTES: usize = 64 << 20;
 /// Longest lag of the journal behind acknowledged-but-not-durable operations, in milliseconds.
 pub const MAX_JOURNAL_LAG_MS: u64 = 100;
+/// Most records of a session's open layer before a new one is begun; bounds what loading it costs.
+pub const MAX_LAYER_RECORDS: u64 = 65_536;
+/// Most closed layers waiting to be folded; beyond it they stay as records until they are loaded again.
+pub const MAX_FOLD_QUEUE: usize = 1_024;
 /// Most events waiting for one watcher (mount, sync stream) before it is told to drop its caches.
 pub const MAX_WATCH_QUEUE: usize = 65_536;
 /// Most entries of one imported base.

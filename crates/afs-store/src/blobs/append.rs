@@ -9,6 +9,7 @@
 use afs_types::{BlobId, Error, Reason, Result};
 use moka::sync::Cache;
 use parking_lot::{Mutex, RwLock};
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -26,12 +27,18 @@ pub(super) struct Numbers {
     next: AtomicU32,
     /// What the journal knows, or is about to.
     recorded: AtomicU32,
+    /// The first number of this start: no file below it is appended to.
+    first: u32,
 }
 
 impl Numbers {
     /// Goes on after everything found on disk and everything the journal knows of.
     pub(super) fn new(recorded: u32, found: u32) -> Self {
-        Self { next: AtomicU32::new(recorded.max(found)), recorded: AtomicU32::new(recorded) }
+        let first = recorded.max(found);
+        Self { next: AtomicU32::new(first), recorded: AtomicU32::new(recorded), first }
+    }
+    pub(super) fn first(&self) -> u32 {
+        self.first
     }
     pub(super) fn take(&self) -> Result<u32> {
         let number = self.next.fetch_add(1, Ordering::SeqCst);
@@ -216,6 +223,23 @@ impl AppendFiles {
             sync_dir(&self.dir)?;
         }
         Ok(())
+    }
+
+    /// Removes files of earlier starts that are in `numbers` and not in `keep`. Returns their bytes.
+    pub(super) fn remove_old(&self, numbers: std::ops::Range<u32>, keep: &HashSet<u32>) -> Result<u64> {
+        let mut gone = 0;
+        for (number, bytes) in Self::list(&self.dir, self.kind)? {
+            if !numbers.contains(&number) || number >= self.numbers.first() || keep.contains(&number) {
+                continue;
+            }
+            let path = self.path(number);
+            std::fs::remove_file(&path)
+                .map_err(|e| Error::io(format_args!("remove {}", path.display()), e))?;
+            self.open.invalidate(&number);
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            gone += bytes;
+        }
+        Ok(gone)
     }
 
     /// Fills `out` from a file. `Corrupt`, naming the file, when it is missing or too short.

@@ -44,8 +44,10 @@ use pending::{ById, Claim, Claimed, Pending};
 use raw::{NewRaw, RawStore};
 use record::Header;
 use state::{check_state, make_dir, meta, recorded_next};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -332,6 +334,17 @@ impl BlobStore {
     /// Fills `out` with the bytes at `at` of the data log. `CORRUPT`, naming the file, if they are not there.
     pub fn read_log(&self, at: LogRef, out: &mut [u8]) -> Result<()> {
         self.core.log.read(at.segment, at.offset, out)
+    }
+
+    /// Every segment of the data log that this start makes has this number or a higher one, every earlier segment a lower one.
+    pub fn first_segment(&self) -> u32 {
+        self.core.numbers.first()
+    }
+
+    /// Removes segments of the data log in `numbers` that are not in `keep` and of earlier starts. The caller knows that
+    /// nothing names them: no record, and no tree in RAM. Returns the bytes that are free now.
+    pub fn remove_log_segments(&self, numbers: Range<u32>, keep: &HashSet<u32>) -> Result<u64> {
+        self.core.log.remove_old(numbers, keep)
     }
 
     /// What the store holds.
