@@ -136,6 +136,12 @@ impl App {
             loop {
                 tokio::time::sleep(std::time::Duration::from_secs(30)).await;
                 let engine = self.engine.clone();
+                match self.pool.run(move || engine.seal_idle()).await {
+                    Ok(0) => {}
+                    Ok(given) => tracing::debug!(given, "idle sessions are being sealed"),
+                    Err(error) => tracing::warn!(?error, "seal idle sessions"),
+                }
+                let engine = self.engine.clone();
                 match self.pool.run(move || engine.evict_idle()).await {
                     Ok(0) => {}
                     Ok(gone) => tracing::debug!(gone, "idle sessions left RAM"),

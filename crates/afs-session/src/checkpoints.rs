@@ -59,7 +59,7 @@ impl Engine {
             }
             Ok(())
         })?;
-        job.into_iter().for_each(|j| self.queue_fold(j));
+        self.shared.queue_fold(job);
         self.shared.wait(at)?;
         let record = draft.record(&live, &cut);
         Ok(CheckpointInfo { id, record })
@@ -131,17 +131,34 @@ impl Engine {
         let name = format!("before restore to {checkpoint}");
         let draft =
             Draft { id: &id, name: &name, message: "", automatic: true, now_ns: self.shared.now_ns() };
-        let mut files_changed = 0;
-        let (stamp, _, job) = live.jump(&to, if_revision, |before, seq, batch| {
-            files_changed = diff(&before.tree, &to.tree).len() as u64;
-            draft.write(&live, before, batch);
-            if let Some(attempt) = &attempt {
-                attempt.remember(&[seq.to_string(), id.to_string(), files_changed.to_string()], batch);
+        for attempts_left in (0..COUNT_TRIES).rev() {
+            // Counted before the lock is taken; in the end under it, if others never stop writing.
+            let seen = live.tree();
+            let mut files_changed = diff(&seen, &to.tree).len() as u64;
+            let mut moved = false;
+            let jumped = live.jump(&to, if_revision, |before, seq, batch| {
+                if !before.tree.same_as(&seen) {
+                    if attempts_left > 0 {
+                        moved = true;
+                        return Err(Reason::Unavailable.into());
+                    }
+                    files_changed = diff(&before.tree, &to.tree).len() as u64;
+                }
+                draft.write(&live, before, batch);
+                if let Some(attempt) = &attempt {
+                    attempt.remember(&[seq.to_string(), id.to_string(), files_changed.to_string()], batch);
+                }
+                Ok(())
+            });
+            if moved {
+                continue;
             }
-        })?;
-        job.into_iter().for_each(|j| self.queue_fold(j));
-        live.wait(stamp)?;
-        Ok(Restored { revision: stamp.seq, safety_checkpoint: id, files_changed })
+            let (stamp, job) = jumped?;
+            self.shared.queue_fold(job);
+            live.wait(stamp)?;
+            return Ok(Restored { revision: stamp.seq, safety_checkpoint: id, files_changed });
+        }
+        Err(Reason::Internal.into())
     }
 
     fn checkpoint_ids(&self, session: &SessionId) -> Result<Vec<CheckpointId>> {
@@ -163,6 +180,9 @@ impl Engine {
         Ok(())
     }
 }
+
+/// How often a restore counts what it changes before it does so with writers waiting.
+const COUNT_TRIES: u32 = 4;
 
 /// A checkpoint that is about to be written.
 struct Draft<'a> {

@@ -1,11 +1,11 @@
-//! From a session back to git: seal, commit, promote, and what changed.
+//! From a session back to git: commit, promote, and what changed.
 //!
 //! Guarantees: a commit is of one instant, its tree is exactly the session's tracked content (every path of the base commit that is still
 //! there, and new ones that no `.gitignore` leaves out; never `.git`); its record and the git objects are on disk before the
 //! call returns. Promote never loses somebody else's commit: it moves a branch forward, or replaces exactly the commit the caller names.
 //! Deliberately absent: merging (a later service), signing, and running git inside a session's tree.
 
-use crate::content::read_content;
+use crate::content::{ContentReader, read_content};
 use crate::engine::Engine;
 use crate::ignores::Ignores;
 use crate::lifecycle::{Page, check_text, page_size};
@@ -16,8 +16,6 @@ use crate::sources::page_of;
 use afs_base::{CommitMeta, EditContent, EditEntry, NoProgress, TreeEdit};
 use afs_core::base::NodeKind;
 use afs_core::diff::{ChangeKind, PathChange, diff};
-use afs_core::extent::Content;
-use afs_core::op::Op;
 use afs_core::tree::{FIRST_COOKIE, Tree};
 use afs_store::{Batch, BlobStore, Space};
 use afs_types::{
@@ -25,7 +23,6 @@ use afs_types::{
     limits,
 };
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::sync::Arc;
 
 /// A request for a commit.
@@ -79,36 +76,6 @@ pub struct Promoted {
 }
 
 impl Engine {
-    /// Turns bytes in the data log into blobs. The content of no file changes. Returns how many files were sealed.
-    pub fn seal(&self, session: &Session) -> Result<usize> {
-        let tree = session.tree();
-        let unsealed = tree.inodes().iter().filter(|(_, i)| i.mode != 0 && i.content.is_unsealed());
-        let mut sealed = 0;
-        for (ino, inode) in unsealed {
-            let content = self.seal_content(&inode.content, inode.size)?;
-            let (ino, version) = (*ino, inode.version);
-            let op = move |c: &mut crate::session::Ctx<'_>| {
-                let same = c.tree.attr(ino).is_some_and(|a| a.version == version);
-                Ok(same.then_some(Op::Seal { ino, version, content }))
-            };
-            session.one(0, 0, op, |_, _| ())?;
-            sealed += 1;
-        }
-        Ok(sealed)
-    }
-
-    fn seal_content(&self, content: &Content, size: u64) -> Result<Content> {
-        let blobs = &self.shared.ports.blobs;
-        if size < limits::PACK_BLOB_BYTES {
-            let bytes = read_content(blobs, content, size, 0, size as usize)?;
-            return Ok(Content::Blob(blobs.put(&bytes)?, size));
-        }
-        let mut reader = ContentReader::new(blobs.clone(), content.clone(), size);
-        let (id, len) = blobs.put_reader(&mut reader)?;
-        debug_assert_eq!(len, size, "a content reader gives exactly its size");
-        Ok(Content::Blob(id, len))
-    }
-
     /// Makes a git commit of a session's tracked content.
     pub fn commit(&self, want: &CommitRequest) -> Result<CommitInfo> {
         check_text("message", &want.message)?;
@@ -129,7 +96,7 @@ impl Engine {
             )),
             _ => Ok(()),
         })?;
-        job.into_iter().for_each(|j| self.queue_fold(j));
+        self.shared.queue_fold(job);
         self.shared.wait(at)?;
         let id = CommitId::from_ulid(self.shared.ports.ids.next_ulid());
         let record = self.write_commit(&live, &git, &cut, want)?;
@@ -195,7 +162,7 @@ impl Engine {
 
     /// Writes the commit's record and makes it the session's newest, in one batch.
     fn note_commit(&self, session: &SessionId, id: &CommitId, mut batch: Batch) -> Result<()> {
-        let _turn = self.record_turns.lock();
+        let _turn = self.record_turn(session);
         let mut record = self.session_record(session)?;
         record.last_commit = Some(id.clone());
         record.updated_ns = self.shared.now_ns();
@@ -429,29 +396,4 @@ fn is_git(path: &SessionPath) -> bool {
 
 fn parts(path: &SessionPath) -> Vec<Vec<u8>> {
     path.names().iter().map(|n| n.as_bytes().to_vec()).collect()
-}
-
-/// A content as a stream of exactly its size.
-pub(crate) struct ContentReader {
-    blobs: Arc<BlobStore>,
-    content: Content,
-    size: u64,
-    at: u64,
-}
-
-impl ContentReader {
-    pub(crate) fn new(blobs: Arc<BlobStore>, content: Content, size: u64) -> Self {
-        Self { blobs, content, size, at: 0 }
-    }
-}
-
-impl Read for ContentReader {
-    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        let want = out.len().min(limits::MAX_IO_BYTES);
-        let bytes = read_content(&self.blobs, &self.content, self.size, self.at, want)
-            .map_err(std::io::Error::other)?;
-        out[..bytes.len()].copy_from_slice(&bytes);
-        self.at += bytes.len() as u64;
-        Ok(bytes.len())
-    }
 }

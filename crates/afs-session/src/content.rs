@@ -9,6 +9,9 @@ use afs_core::tree::Tree;
 use afs_store::BlobStore;
 use afs_types::{Ino, Reason, Result, limits};
 use bytes::{Bytes, BytesMut};
+use std::io::Read;
+use std::ops::Range;
+use std::sync::Arc;
 
 impl Session {
     /// Up to `len` bytes of a regular file at `offset`; fewer at its end.
@@ -16,7 +19,7 @@ impl Session {
         let (content, size) = self.with_tree(|t| {
             regular(t, ino)?;
             t.content(ino).ok_or_else(|| afs_types::Error::from(Reason::Stale))
-        })?;
+        })??;
         read_content(&self.shared().ports.blobs, &content, size, offset, len)
     }
 }
@@ -71,4 +74,32 @@ pub(crate) fn append(blobs: &BlobStore, bytes: &[u8]) -> Result<Source> {
     debug_assert!(bytes.len() <= limits::MAX_IO_BYTES, "callers split writes");
     let at = blobs.append(bytes)?;
     Ok(Source::Log(LogRef { segment: at.segment, offset: at.offset }))
+}
+
+/// A content, or a range of it, as a stream of exactly its size.
+pub(crate) struct ContentReader {
+    blobs: Arc<BlobStore>,
+    content: Content,
+    range: Range<u64>,
+}
+
+impl ContentReader {
+    pub(crate) fn new(blobs: Arc<BlobStore>, content: Content, size: u64) -> Self {
+        Self::of_range(blobs, content, 0..size)
+    }
+    pub(crate) fn of_range(blobs: Arc<BlobStore>, content: Content, range: Range<u64>) -> Self {
+        Self { blobs, content, range }
+    }
+}
+
+impl Read for ContentReader {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let want = out.len().min(limits::MAX_IO_BYTES);
+        let Range { start, end } = self.range;
+        let bytes =
+            read_content(&self.blobs, &self.content, end, start, want).map_err(std::io::Error::other)?;
+        out[..bytes.len()].copy_from_slice(&bytes);
+        self.range.start += bytes.len() as u64;
+        Ok(bytes.len())
+    }
 }

@@ -1,65 +1,77 @@
 //! The engine: every session of a server, in RAM or not.
 //!
-//! Guarantees: an id names at most one [`Session`] object at a time (whoever evicts holds the shard and sees no other
-//! holder); a session comes back from the journal exactly as it was; families and closed layers are shared.
+//! Guarantees: an id names at most one [`Session`] object that takes calls (it is registered before the batch that makes it, loaded,
+//! evicted, archived and deleted by one at a time, and refused once it is archived or deleted); a session comes back from the journal exactly
+//! as it was; families and closed layers are shared.
 //! Deliberately absent: transports, authorisation, and waiting where the caller can decide better (`fork_start`).
 
+use crate::background::Worker;
 use crate::family::Family;
 use crate::records::{HeadRec, SessionRec, head_key, session_key};
-use crate::session::{Cut, FoldJob, Session};
+use crate::segments;
+use crate::session::{Cut, FoldJob, Session, archived};
 use crate::shared::{EngineConfig, Ports, Shared};
 use crate::sources::Import;
 use afs_store::Space;
 use afs_types::{Error, LayerId, Reason, Result, SessionId, SourceId, VersionId};
-use parking_lot::{Mutex, RwLock};
-use std::collections::HashMap;
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Weak};
 
 const SHARDS: usize = 64;
-/// Closed layers waiting to be folded; beyond it they stay as records, which is only slower to load.
-const FOLD_QUEUE: usize = 1024;
-/// Trees of closed layers kept, so that forks of a checkpoint need not load it.
-const TREE_CACHE: u64 = 1024;
+/// Locks by hash of an id, so that unrelated sessions rarely wait for each other.
+const STRIPES: usize = 1024;
+
+type Stripes = Vec<Mutex<()>>;
 
 /// All sessions of one data directory.
 pub struct Engine {
+    // First, so that it ends first: nothing works in the background while the rest goes.
+    _worker: Worker,
     pub(crate) shared: Arc<Shared>,
     shards: Vec<RwLock<HashMap<SessionId, Arc<Session>>>>,
-    loading: Vec<Mutex<()>>,
+    /// Whoever loads, evicts, archives or deletes a session holds its stripe.
+    moving: Stripes,
     hasher: RandomState,
     families: Mutex<HashMap<VersionId, Arc<Family>>>,
-    pub(crate) trees: moka::sync::Cache<LayerId, Cut>,
-    folder: Folder,
     /// One request id, one effect: retries wait here for the first.
-    pub(crate) requests: Vec<Mutex<()>>,
+    pub(crate) requests: Stripes,
     /// Imports under way.
     pub(crate) imports: Mutex<HashMap<SourceId, Arc<Import>>>,
-    /// Session records are read, changed and written by one at a time. Rare: labels, names, archive, commit.
-    pub(crate) record_turns: Mutex<()>,
+    /// A session's record is read, changed and written by one at a time. Rare: labels, names, archive, commit. Taken before `moving`.
+    record_turns: Stripes,
+    /// Source records are looked up, changed and written by one at a time. Rare: made, refreshed, imported.
+    pub(crate) source_turns: Mutex<()>,
+    /// Ids that callers chose, from before they are looked for until they are in the journal or given up.
+    pub(crate) wanted: Mutex<HashSet<SessionId>>,
 }
 
 impl Engine {
     /// Opens the engine over its ports. Sessions load when they are used.
     pub fn open(config: EngineConfig, ports: Ports) -> Result<Arc<Self>> {
         let shared = Shared::open(config, ports)?;
-        let (folds, jobs) = mpsc::sync_channel(FOLD_QUEUE);
-        let worker = shared.clone();
-        let spawned =
-            std::thread::Builder::new().name("afs-fold".into()).spawn(move || fold_all(&worker, &jobs));
-        let thread = spawned.map_err(|e| Error::io("start the folding thread", e))?;
-        let folder = Folder { jobs: Some(folds), thread: Some(thread) };
+        match segments::sweep(&shared) {
+            Ok(0) => {}
+            Ok(bytes) => {
+                tracing::info!(bytes, "removed segments of the data log that nothing names any more")
+            }
+            // Nothing depends on it: the disk is fuller than it could be.
+            Err(error) => tracing::error!(%error, "look for segments of the data log that nothing names"),
+        }
+        let stripes = || (0..STRIPES).map(|_| Mutex::default()).collect();
         Ok(Arc::new(Self {
+            _worker: Worker::start(&shared)?,
             shared,
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
-            loading: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            moving: stripes(),
             hasher: RandomState::new(),
             families: Mutex::default(),
-            trees: moka::sync::Cache::new(TREE_CACHE),
-            folder,
-            requests: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            requests: stripes(),
             imports: Mutex::default(),
-            record_turns: Mutex::default(),
+            record_turns: stripes(),
+            source_turns: Mutex::default(),
+            wanted: Mutex::default(),
         }))
     }
 
@@ -69,20 +81,25 @@ impl Engine {
             session.touch();
             return Ok(session);
         }
-        let shard = self.shard_index(id);
-        let _one_loader = self.loading[shard].lock();
+        let _alone = self.moving(id);
+        let session = self.settled_session(id)?;
+        session.touch();
+        Ok(session)
+    }
+
+    /// A session, loaded if it is not in RAM. The caller holds its stripe of `moving`.
+    pub(crate) fn settled_session(&self, id: &SessionId) -> Result<Arc<Session>> {
         if let Some(session) = self.resident(id) {
             return Ok(session);
         }
         let session = self.load_session(id)?;
-        session.touch();
-        self.shards[shard].write().insert(id.clone(), session.clone());
-        Ok(session)
+        // Whoever made it meanwhile has the one that counts.
+        Ok(self.shard(id).write().entry(id.clone()).or_insert(session).clone())
     }
 
     /// A session if it is in RAM.
     pub fn resident(&self, id: &SessionId) -> Option<Arc<Session>> {
-        self.shards[self.shard_index(id)].read().get(id).cloned()
+        self.shard(id).read().get(id).cloned()
     }
 
     /// Sessions in RAM.
@@ -93,19 +110,18 @@ impl Engine {
     fn load_session(&self, id: &SessionId) -> Result<Arc<Session>> {
         let record = self.session_record(id)?;
         if record.archived {
-            return Err(Error::new(Reason::SessionArchived, format!("{id} is archived"))
-                .next(format!("resume it: aether session resume {id}")));
+            return Err(archived(id));
         }
         let head: HeadRec = self.shared.read(Space::Session, &head_key(id))?.ok_or_else(|| {
             Error::new(Reason::Corrupt, format!("{id} has no head record")).next("run `aether doctor`")
         })?;
         let family = self.family(&record.version)?;
-        let loaded = self.shared.load(&family, head.layer)?;
+        let loaded = self.shared.load(&family, head.layer, !head.owned)?;
         let cut =
             Cut { layer: head.layer, depth: loaded.depth, seq: loaded.seq.max(head.seq), tree: loaded.tree };
         let owned_from = head.owned.then_some(loaded.below);
         let last = self.shared.ports.journal.durable();
-        Ok(Session::new(id.clone(), self.shared.clone(), family, cut, owned_from, last))
+        Ok(Session::loaded(id.clone(), self.shared.clone(), family, cut, owned_from, last))
     }
 
     pub(crate) fn session_record(&self, id: &SessionId) -> Result<SessionRec> {
@@ -114,7 +130,7 @@ impl Engine {
 
     /// Puts a new session in the registry. False when the id is taken.
     pub(crate) fn register(&self, session: Arc<Session>) -> bool {
-        let mut shard = self.shards[self.shard_index(session.id())].write();
+        let mut shard = self.shard(session.id()).write();
         match shard.entry(session.id().clone()) {
             std::collections::hash_map::Entry::Occupied(_) => false,
             std::collections::hash_map::Entry::Vacant(free) => {
@@ -125,36 +141,38 @@ impl Engine {
     }
 
     pub(crate) fn unregister(&self, id: &SessionId) {
-        self.shards[self.shard_index(id)].write().remove(id);
+        // Dropped outside of the lock: a tree can be large.
+        let gone = self.shard(id).write().remove(id);
+        drop(gone);
     }
 
     /// Takes a session out of RAM if nobody uses it. True when it is not in RAM afterwards.
     pub fn evict(&self, id: &SessionId) -> Result<bool> {
-        let shard = self.shard_index(id);
         // Nobody loads it while its last changes are on their way to disk.
-        let _no_loader = self.loading[shard].lock();
+        let _alone = self.moving(id);
         let Some(session) = self.resident(id) else { return Ok(true) };
-        if !session.is_idle() {
+        // This function and the registry have it, and nobody can count on more than a moment.
+        if !session.is_idle() || Arc::strong_count(&session) > 2 {
             return Ok(false);
         }
-        if session.unfolded() >= self.shared.config.fold_records {
+        if session.unfolded() > 0 {
             let (_, _, job) = session.cut(|_, _| Ok(()))?;
-            job.into_iter().for_each(|job| self.queue_fold(job));
+            // It is not told when its bytes are sealed: it is not there any more then.
+            self.shared.queue_fold(job.map(|job| FoldJob { session: Weak::new(), ..job }));
         }
-        self.shared.wait(session.stamp().at)?;
         let stamp = session.stamp();
+        self.shared.wait(stamp.at)?;
         drop(session);
-        let mut map = self.shards[shard].write();
+        let mut map = self.shard(id).write();
         let unused =
             map.get(id).is_some_and(|s| Arc::strong_count(s) == 1 && s.stamp() == stamp && s.is_idle());
-        if unused {
-            map.remove(id);
-        }
-        Ok(unused)
+        let gone = if unused { map.remove(id) } else { None };
+        drop(map);
+        Ok(gone.is_some())
     }
 
     /// Evicts sessions that were idle for long enough, and the least recently used ones beyond the configured number.
-    /// Returns how many left RAM.
+    /// Returns how many left RAM. One that cannot leave does not keep the others; the first error is returned in the end.
     pub fn evict_idle(&self) -> Result<usize> {
         let config = &self.shared.config;
         let oldest_kept = self.shared.now_ns() - config.idle_after.as_nanos() as i64;
@@ -164,13 +182,54 @@ impl Engine {
         }
         all.sort_unstable();
         let surplus = all.len().saturating_sub(config.resident_sessions);
-        let mut gone = 0;
+        let (mut gone, mut failure) = (0, None);
         for (n, (used, id)) in all.iter().enumerate() {
             if n < surplus || *used < oldest_kept {
-                gone += usize::from(self.evict(id)?);
+                match self.evict(id) {
+                    Ok(left) => gone += usize::from(left),
+                    Err(error) => failure = failure.or(Some(error)),
+                }
             }
         }
-        Ok(gone)
+        failure.map_or(Ok(gone), Err)
+    }
+
+    /// Hands sessions that have not changed for `seal_after` to the background thread, which folds what they wrote into a delta and its
+    /// bytes into blobs. Returns how many; the rest is for the next call when the thread's queue is full.
+    pub fn seal_idle(&self) -> Result<usize> {
+        let latest = self.shared.now_ns() - self.shared.config.seal_after.as_nanos() as i64;
+        let mut given = 0;
+        for shard in &self.shards {
+            let idle = |s: &&Arc<Session>| s.unfolded_since().is_some_and(|changed| changed <= latest);
+            let idle: Vec<_> = shard.read().values().filter(idle).cloned().collect();
+            for session in idle {
+                if !self.shared.background.has_room() {
+                    return Ok(given);
+                }
+                match session.cut(|_, _| Ok(())) {
+                    Ok((_, _, job)) => self.shared.queue_fold(job),
+                    // It went meanwhile.
+                    Err(e) if matches!(e.reason, Reason::SessionNotFound | Reason::SessionArchived) => {
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
+                given += 1;
+            }
+        }
+        Ok(given)
+    }
+
+    /// Returns when the background thread has done what was handed to it so far.
+    pub fn settle(&self) {
+        self.shared.background.settle();
+    }
+
+    /// Folds what a session wrote, and seals its bytes into blobs, now. Nothing that a reader sees changes. Returns the bytes that
+    /// were read to be sealed.
+    pub fn seal(&self, session: &Session) -> Result<u64> {
+        let (_, _, job) = session.cut(|_, _| Ok(()))?;
+        job.map_or(Ok(0), |job| self.shared.fold(&job))
     }
 
     /// The family of a base, opened on first use.
@@ -192,22 +251,14 @@ impl Engine {
 
     /// The instant at the end of a closed layer.
     pub(crate) fn instant(&self, version: &VersionId, layer: LayerId) -> Result<Cut> {
-        if let Some(cut) = self.trees.get(&layer) {
+        if let Some(cut) = self.shared.trees.get(&layer) {
             return Ok(cut);
         }
         let family = self.family(version)?;
-        let loaded = self.shared.load(&family, layer)?;
+        let loaded = self.shared.load(&family, layer, true)?;
         let cut = Cut { layer, depth: loaded.depth, seq: loaded.seq, tree: loaded.tree };
-        self.trees.insert(layer, cut.clone());
+        self.shared.trees.insert(layer, cut.clone());
         Ok(cut)
-    }
-
-    /// Hands a closed layer to the folding thread; when that is behind, the layer simply stays as records.
-    pub(crate) fn queue_fold(&self, job: FoldJob) {
-        self.trees.insert(job.cut.layer, job.cut.clone());
-        if self.folder.jobs.as_ref().is_none_or(|jobs| jobs.try_send(job).is_err()) {
-            tracing::debug!("the folding queue is full: a layer stays as records");
-        }
     }
 
     /// Everything acknowledged so far is on disk when this returns.
@@ -215,36 +266,15 @@ impl Engine {
         self.shared.ports.journal.sync().map(drop)
     }
 
-    fn shard_index(&self, id: &SessionId) -> usize {
-        self.hasher.hash_one(id) as usize % SHARDS
+    fn shard(&self, id: &SessionId) -> &RwLock<HashMap<SessionId, Arc<Session>>> {
+        &self.shards[self.hasher.hash_one(id) as usize % SHARDS]
     }
-}
-
-/// The folding thread. Dropping it waits for the thread, so that nothing holds the journal after the engine is gone.
-struct Folder {
-    jobs: Option<mpsc::SyncSender<FoldJob>>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        self.jobs = None;
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the folding thread panicked");
-        }
+    /// The turn of who moves this session in or out of RAM.
+    pub(crate) fn moving(&self, id: &SessionId) -> MutexGuard<'_, ()> {
+        self.moving[self.hasher.hash_one(id) as usize % STRIPES].lock()
     }
-}
-
-/// Ends when the engine lets go of its queue.
-fn fold_all(shared: &Shared, jobs: &mpsc::Receiver<FoldJob>) {
-    while let Ok(job) = jobs.recv() {
-        let folded = shared
-            .wait(job.after)
-            .and_then(|()| shared.fold(job.cut.layer, &job.below, &job.cut.tree, job.cut.seq))
-            .and_then(|batch| if batch.is_empty() { Ok(()) } else { shared.submit(batch).map(drop) });
-        if let Err(error) = folded {
-            // The layer keeps its records, so nothing is lost; loading it is slower.
-            tracing::warn!(layer = job.cut.layer.0, %error, "fold a layer");
-        }
+    /// The turn of who changes this session's record.
+    pub(crate) fn record_turn(&self, id: &SessionId) -> MutexGuard<'_, ()> {
+        self.record_turns[self.hasher.hash_one(id) as usize % STRIPES].lock()
     }
 }

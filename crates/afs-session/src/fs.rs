@@ -4,7 +4,7 @@
 //! [`Session::fsync`] does so for everything before it. Permissions are the caller's business (the kernel's, or the API's).
 
 use crate::content::{append, read_content, regular};
-use crate::session::{Session, Stamp, Who};
+use crate::session::{Session, Stamp, Unheld, Who};
 use afs_core::extent::{Content, LogRef, Source};
 use afs_core::op::{AttrSet, Bytes, Op};
 use afs_core::tree::plan::{NewNode, RenameMode};
@@ -71,17 +71,17 @@ impl Session {
                 _ if name.len() > limits::MAX_NAME_BYTES => Reason::NameTooLong.into(),
                 _ => Error::bare(Reason::NotFound),
             })
-        })
+        })?
     }
 
     /// Attributes of an inode.
     pub fn getattr(&self, ino: Ino) -> Result<Attr> {
-        self.with_tree(|t| t.attr(ino)).ok_or_else(|| Reason::Stale.into())
+        self.with_tree(|t| t.attr(ino))?.ok_or_else(|| Reason::Stale.into())
     }
 
     /// The directory that holds an inode (exact for directories).
     pub fn parent(&self, ino: Ino) -> Result<Ino> {
-        self.with_tree(|t| t.parent_of(ino)).ok_or_else(|| Reason::Stale.into())
+        self.with_tree(|t| t.parent_of(ino))?.ok_or_else(|| Reason::Stale.into())
     }
 
     /// The target of a symbolic link.
@@ -97,7 +97,7 @@ impl Session {
     /// Entries of a directory after a cookie, until `visit` returns false. `.` and `..` are the caller's.
     pub fn readdir(&self, dir: Ino, cookie: u64, visit: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<()> {
         // A snapshot, so that a slow consumer holds no lock.
-        let tree = self.tree();
+        let tree = self.with_tree(Tree::clone)?;
         let attr = tree.attr(dir).ok_or(Reason::Stale)?;
         if !attr.is_dir() {
             return Err(Reason::NotADirectory.into());
@@ -260,7 +260,7 @@ impl Session {
 
     /// A write without bytes is checked and changes nothing.
     fn write_nothing(&self, ino: Ino, offset: u64) -> Result<(Attr, Stamp)> {
-        self.with_tree(|t| t.plan_write(ino, offset, 0, NOWHERE, 0).map(drop))?;
+        self.with_tree(|t| t.plan_write(ino, offset, 0, NOWHERE, 0).map(drop))??;
         Ok((self.getattr(ino)?, self.stamp()))
     }
 
@@ -283,7 +283,7 @@ impl Session {
             return self.attr_of(ino, who, op_id, |t, now| t.plan_punch(ino, offset, len, now));
         }
         if keep_size || end <= attr.size {
-            self.with_tree(|t| t.plan_punch(ino, 0, 1, 0).map(drop))?;
+            self.with_tree(|t| t.plan_punch(ino, 0, 1, 0).map(drop))??;
             return Ok((attr, self.stamp()));
         }
         let set = AttrSet { size: Some(end), ..AttrSet::default() };
@@ -321,7 +321,7 @@ impl Session {
 
     /// Where data, or a hole, begins at or after an offset. The end of the file is a hole.
     pub fn seek(&self, ino: Ino, offset: u64, what: Seek) -> Result<u64> {
-        let (content, size) = self.with_tree(|t| t.content(ino)).ok_or(Reason::Stale)?;
+        let (content, size) = self.with_tree(|t| t.content(ino))?.ok_or(Reason::Stale)?;
         if offset >= size {
             return Err(Reason::NoData.into());
         }
@@ -337,13 +337,13 @@ impl Session {
     /// An extended attribute.
     pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Bytes> {
         self.getattr(ino)?;
-        self.with_tree(|t| t.xattr(ino, name)).ok_or_else(|| Reason::NoAttribute.into())
+        self.with_tree(|t| t.xattr(ino, name))?.ok_or_else(|| Reason::NoAttribute.into())
     }
 
     /// Names of the extended attributes.
     pub fn listxattr(&self, ino: Ino) -> Result<Vec<Bytes>> {
         self.getattr(ino)?;
-        Ok(self.with_tree(|t| t.xattrs(ino)).map_or_else(Vec::new, |x| x.keys().cloned().collect()))
+        Ok(self.with_tree(|t| t.xattrs(ino))?.map_or_else(Vec::new, |x| x.keys().cloned().collect()))
     }
 
     /// Sets an extended attribute; `must` demands that it is there (true) or not (false).
@@ -381,11 +381,18 @@ impl Session {
 
     /// Ends an `open`. An inode without names goes with its last one.
     pub fn release(&self, ino: Ino) -> Result<()> {
-        self.getattr(ino)?;
-        if self.unhold(ino) {
-            self.one(0, 0, |c| Ok((!c.is_open(ino)).then_some(Op::Reap { ino })), |_, _| ())?;
+        match self.unhold(ino) {
+            Unheld::Nothing => self.getattr(ino).map(drop),
+            Unheld::Hold => Ok(()),
+            Unheld::Inode => {
+                let reap = self.one(0, 0, |c| Ok((!c.is_open(ino)).then_some(Op::Reap { ino })), |_, _| ());
+                match reap {
+                    // The inode went with its session.
+                    Err(e) if matches!(e.reason, Reason::SessionNotFound | Reason::SessionArchived) => Ok(()),
+                    other => other.map(drop),
+                }
+            }
         }
-        Ok(())
     }
 
     /// Everything of this session up to `stamp` is on disk when this returns.
@@ -413,7 +420,7 @@ impl Session {
 
     /// The content map of a file, for surfaces that serve raw blobs.
     pub fn content(&self, ino: Ino) -> Result<(Content, u64)> {
-        self.with_tree(|t| t.content(ino)).ok_or_else(|| Reason::Stale.into())
+        self.with_tree(|t| t.content(ino))?.ok_or_else(|| Reason::Stale.into())
     }
 
     fn attr_of(

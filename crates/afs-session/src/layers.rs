@@ -1,18 +1,23 @@
 //! Layers: how a session's tree is kept on disk and comes back (design note 0001).
 //!
 //! Guarantees: a layer never changes meaning once it has a child; folding and merging replace the form, not the content, in one
-//! atomic batch; `tree_at(layer)` is the same tree whatever was folded. Work is O(changes).
+//! atomic batch; `load(layer)` is the same tree whatever was folded, also while it is being folded. No layer is folded twice. Work is
+//! O(changes). Closed layers that nobody folded (the queue was full, the server stopped) are folded when they are loaded.
 //! Deliberately absent: deletion of layers that nothing reaches (a sweep does that).
 
 use crate::family::Family;
 use crate::records::{LayerRec, Stored, layer_key, op_key};
+use crate::seal::seal_delta;
+use crate::segments;
+use crate::session::{Cut, FoldJob, apply_seals};
 use crate::shared::Shared;
 use afs_core::delta::Delta;
 use afs_core::op::Record;
 use afs_core::tree::Tree;
-use afs_store::{Batch, Space};
+use afs_store::{Batch, Position, Space};
 use afs_types::{Error, LayerId, Reason, Result};
 use std::ops::ControlFlow;
+use std::sync::Weak;
 
 /// A tree as it came from the journal.
 pub(crate) struct Loaded {
@@ -33,8 +38,18 @@ impl Shared {
         })
     }
 
-    /// The tree at the end of a layer, from the journal.
-    pub(crate) fn load(&self, family: &Family, layer: LayerId) -> Result<Loaded> {
+    /// The tree at the end of a layer, from the journal. `closed`: nothing is appended to it any more.
+    pub(crate) fn load(&self, family: &Family, layer: LayerId, closed: bool) -> Result<Loaded> {
+        loop {
+            // Each turn more than the first means that a layer was folded meanwhile, which happens to it once.
+            if let Some(loaded) = self.try_load(family, layer, closed)? {
+                return Ok(loaded);
+            }
+        }
+    }
+
+    /// None: a layer was folded between the looks at its record and at its operations.
+    fn try_load(&self, family: &Family, layer: LayerId, closed: bool) -> Result<Option<Loaded>> {
         let mut chain = Vec::new();
         let mut at = layer;
         while at.0 != 0 {
@@ -45,15 +60,31 @@ impl Shared {
         let base = Tree::new(family.base.clone());
         let depth = chain.first().map_or(0, |(_, r)| r.depth);
         let mut loaded = Loaded { tree: base.clone(), seq: 0, below: (base, 0), depth };
+        let mut unfolded = Vec::new();
         for (id, record) in chain.into_iter().rev() {
             loaded.seq = record.seq;
             loaded.below = (loaded.tree.clone(), record.seq);
             if record.delta_parent.is_some() {
                 self.delta(id)?.apply(&mut loaded.tree);
+                continue;
             }
             self.replay(id, &mut loaded)?;
+            // Folding replaces the operations by a delta in one batch: if it did, what was replayed may be nothing.
+            if self.layer(id)?.delta_parent.is_some() {
+                return Ok(None);
+            }
+            if closed || id != layer {
+                let cut = Cut { layer: id, depth: record.depth, seq: loaded.seq, tree: loaded.tree.clone() };
+                unfolded.push(FoldJob {
+                    below: loaded.below.0.clone(),
+                    cut,
+                    after: Position::default(),
+                    session: Weak::new(),
+                });
+            }
         }
-        Ok(loaded)
+        unfolded.into_iter().for_each(|job| self.queue_fold(Some(job)));
+        Ok(Some(loaded))
     }
 
     /// Applies the records of a layer that were not folded.
@@ -83,14 +114,46 @@ impl Shared {
     }
 
     /// Replaces the records of a closed layer by a delta, merged with deltas below it that are not much larger, so that
-    /// a chain of n layers has O(log n) deltas to apply. `below` and `at` are the trees at its start and end, `last` its last seq.
-    pub(crate) fn fold(&self, layer: LayerId, below: &Tree, at: &Tree, last: u64) -> Result<Batch> {
+    /// a chain of n layers has O(log n) deltas to apply; and seals the bytes that it names. Returns how many bytes were sealed.
+    pub(crate) fn fold(&self, job: &FoldJob) -> Result<u64> {
+        self.wait(job.after)?;
+        let layer = job.cut.layer;
+        let mut folded = self.background.folded.lock();
+        let durable = self.ports.journal.durable();
+        folded.retain(|(at, _)| *at > durable);
         let mut record = self.layer(layer)?;
-        if record.delta_parent.is_some() {
-            return Ok(Batch::new());
+        if record.delta_parent.is_some() || folded.iter().any(|(_, id)| *id == layer) {
+            return Ok(0);
         }
-        let mut delta = Delta::between(below, at);
-        let mut down = record.parent;
+        let (mut delta, down) = self.merged(Delta::between(&job.below, &job.cut.tree), record.parent)?;
+        let (sealed, bytes) = seal_delta(&mut delta, &self.ports.blobs, || self.background.stopping());
+        let first = record.seq;
+        record.delta_parent = Some(down);
+        record.entries = delta.len() as u64;
+        record.seq = job.cut.seq;
+        let mut batch = Batch::new();
+        batch.put(Space::Delta, layer_key(layer), delta.encode());
+        batch.put(Space::Layer, layer_key(layer), record.encode());
+        batch.delete_range(Space::Record, op_key(layer, first), op_key(LayerId(layer.0 + 1), 0));
+        segments::renote(self, layer, &delta, &mut batch)?;
+        let at = self.submit(batch)?;
+        folded.push_back((at, layer));
+        drop(folded);
+        if !sealed.is_empty() {
+            let mut tree = job.cut.tree.clone();
+            apply_seals(&mut tree, &sealed);
+            if self.trees.contains_key(&layer) {
+                self.trees.insert(layer, Cut { tree: tree.clone(), ..job.cut.clone() });
+            }
+            if let Some(session) = job.session.upgrade() {
+                session.adopt(&sealed, &job.cut.tree, &tree);
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// A delta with those of the layers below that are not much larger, and the layer that it stands on.
+    fn merged(&self, mut delta: Delta, mut down: LayerId) -> Result<(Delta, LayerId)> {
         while down.0 != 0 {
             let under = self.layer(down)?;
             let Some(next) = under.delta_parent else { break };
@@ -100,14 +163,6 @@ impl Shared {
             delta = self.delta(down)?.then(delta);
             down = next;
         }
-        let first = record.seq;
-        record.delta_parent = Some(down);
-        record.entries = delta.len() as u64;
-        record.seq = last;
-        let mut batch = Batch::new();
-        batch.put(Space::Delta, layer_key(layer), delta.encode());
-        batch.put(Space::Layer, layer_key(layer), record.encode());
-        batch.delete_range(Space::Record, op_key(layer, first), op_key(LayerId(layer.0 + 1), 0));
-        Ok(batch)
+        Ok((delta, down))
     }
 }

@@ -3,6 +3,7 @@
 //! Guarantees are in docs/semantics.md; the shape is in docs/design/0001-one-session.md. All calls block and are
 //! thread-safe; time, chance and ids are injected. Deliberately absent: transports, authorisation, tokio.
 
+mod background;
 mod checkpoints;
 mod commits;
 mod content;
@@ -15,6 +16,8 @@ mod lifecycle;
 pub mod paths;
 pub mod records;
 mod requests;
+mod seal;
+mod segments;
 mod session;
 mod shared;
 mod sources;

@@ -5,14 +5,16 @@
 
 use crate::engine::Engine;
 use crate::family::Family;
-use crate::records::{CheckpointRec, CommitRec, HeadRec, Labels, SessionRec, Stored, head_key, session_key};
+use crate::records::{
+    CheckpointRec, CommitRec, HeadRec, Labels, SessionRec, Stored, head_key, op_key, session_key,
+};
 use crate::requests::{Attempt, Begin};
 use crate::session::{Cut, Session};
 use afs_store::{Batch, Position, Space};
 use afs_types::{
-    CheckpointId, CommitId, Error, Reason, RequestId, Result, SessionId, SourceId, VersionId, limits,
+    CheckpointId, CommitId, Error, LayerId, Reason, RequestId, Result, SessionId, SourceId, VersionId, limits,
 };
-use std::collections::HashSet;
+use std::iter::repeat_n;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -164,12 +166,8 @@ impl Engine {
         let version = self.pick_version(want.source.as_ref(), want.version.as_ref())?;
         let family = self.family(&version)?;
         let ids = self.new_ids(want.session_id.as_slice(), 1)?;
-        let cut = Cut {
-            layer: Default::default(),
-            depth: 0,
-            seq: 0,
-            tree: afs_core::tree::Tree::new(family.base.clone()),
-        };
+        let tree = afs_core::tree::Tree::new(family.base.clone());
+        let cut = Cut { layer: Default::default(), depth: 0, seq: 0, tree };
         let now = self.shared.now_ns();
         let record = SessionRec {
             source: family.record.source.clone(),
@@ -185,17 +183,14 @@ impl Engine {
             expires_ns: want.ttl_ns.map(|t| now.saturating_add(t)),
             generation: 1,
         };
-        let mut batch = Batch::new();
-        write_sessions(&ids, &record, &cut, attempt.as_ref(), &mut batch);
-        let at = self.shared.submit(batch)?;
-        self.add(&ids, &family, &cut, at)?;
-        self.shared.wait(at)?;
-        self.get_session(&ids[0])
+        let made = Made { ids: &ids, record: &record, attempt: attempt.as_ref(), family: &family };
+        let forked = self.make_sessions(&made, &cut)?;
+        self.shared.wait(forked.at)?;
+        Ok(info(&forked.sessions[0], record))
     }
 
     /// Forks: n new sessions that start as the parent is now, or was at a checkpoint or commit.
     pub fn fork(&self, want: &Fork) -> Result<Vec<SessionInfo>> {
-        check_labels(&want.labels)?;
         let print = format!("{want:?}");
         let attempt = match self.begin("ForkSession", want.request_id.as_ref(), &[print.as_bytes()])? {
             Begin::Done(ids) => {
@@ -214,6 +209,7 @@ impl Engine {
     }
 
     fn fork_with(&self, want: &Fork, attempt: Option<&Attempt<'_>>) -> Result<(Forked, SessionRec)> {
+        check_labels(&want.labels)?;
         if want.count == 0 || want.count > limits::MAX_FORKS || want.new_ids.len() > want.count as usize {
             return Err(Error::invalid(
                 "count",
@@ -238,23 +234,68 @@ impl Engine {
             expires_ns: want.ttl_ns.map(|t| now.saturating_add(t)),
             generation: 1,
         };
-        let (cut, at) = match &origin {
-            Origin::Kept(_, cut) => {
-                let mut batch = Batch::new();
-                write_sessions(&ids, &record, cut, attempt, &mut batch);
-                (cut.clone(), self.shared.submit(batch)?)
-            }
-            Origin::Live(parent) => {
-                let (cut, at, job) = parent.cut(|cut, batch| {
-                    write_sessions(&ids, &record, cut, attempt, batch);
-                    Ok(())
-                })?;
-                job.into_iter().for_each(|job| self.queue_fold(job));
-                (cut, at)
-            }
+        let made = Made { ids: &ids, record: &record, attempt, family };
+        let forked = match &origin {
+            Origin::Kept(_, cut) => self.make_sessions(&made, cut)?,
+            Origin::Live(parent) => self.fork_live(parent, &made)?,
         };
-        let sessions = self.add(&ids, family, &cut, at)?;
-        Ok((Forked { sessions, at }, record))
+        Ok((forked, record))
+    }
+
+    /// New sessions on an instant that is in the journal.
+    fn make_sessions(&self, made: &Made<'_>, cut: &Cut) -> Result<Forked> {
+        let sessions = self.announce(made, cut)?;
+        let mut batch = Batch::new();
+        made.write(cut, &mut batch);
+        self.started(sessions, self.shared.submit(batch))
+    }
+
+    /// New sessions on the present instant of another one.
+    fn fork_live(&self, parent: &Session, made: &Made<'_>) -> Result<Forked> {
+        let mut sessions = Vec::new();
+        let cut = parent.cut(|cut, batch| {
+            sessions = self.announce(made, cut)?;
+            made.write(cut, batch);
+            Ok(())
+        });
+        let at = cut.map(|(_, at, job)| {
+            self.shared.queue_fold(job);
+            at
+        });
+        self.started(sessions, at)
+    }
+
+    /// Registers sessions that are about to be made, so that their ids are taken and nobody else loads or makes them meanwhile. All or none.
+    fn announce(&self, made: &Made<'_>, cut: &Cut) -> Result<Vec<Arc<Session>>> {
+        let mut sessions = Vec::with_capacity(made.ids.list.len());
+        for id in &made.ids.list {
+            let now_ns = made.record.created_ns;
+            let session = Session::coming(id.clone(), self.shared.clone(), made.family.clone(), cut, now_ns);
+            if !self.register(session.clone()) {
+                self.withdraw(&sessions);
+                return Err(taken(id));
+            }
+            sessions.push(session);
+        }
+        Ok(sessions)
+    }
+
+    /// Lets sessions that were announced take calls, or takes them back if the journal refused them.
+    fn started(&self, sessions: Vec<Arc<Session>>, submitted: Result<Position>) -> Result<Forked> {
+        match submitted {
+            Ok(at) => {
+                sessions.iter().for_each(|s| s.begin(at));
+                Ok(Forked { sessions, at })
+            }
+            Err(error) => {
+                self.withdraw(&sessions);
+                Err(error)
+            }
+        }
+    }
+
+    fn withdraw(&self, sessions: &[Arc<Session>]) {
+        sessions.iter().for_each(|s| self.unregister(s.id()));
     }
 
     /// The family, and the instant unless it is the live state.
@@ -286,35 +327,33 @@ impl Engine {
         Ok(Origin::Kept(self.family(&version)?, self.instant(&version, layer)?))
     }
 
-    fn add(
-        &self,
-        ids: &[SessionId],
-        family: &Arc<Family>,
-        cut: &Cut,
-        at: Position,
-    ) -> Result<Vec<Arc<Session>>> {
-        let make = |id: &SessionId| {
-            Session::new(id.clone(), self.shared.clone(), family.clone(), cut.clone(), None, at)
-        };
-        let sessions: Vec<_> = ids.iter().map(make).collect();
-        for session in &sessions {
-            if !self.register(session.clone()) {
-                return Err(taken(session.id()));
-            }
-        }
-        Ok(sessions)
-    }
-
-    /// The ids wanted, checked to be free, and made ones up to `count`.
-    fn new_ids(&self, want: &[SessionId], count: usize) -> Result<Vec<SessionId>> {
-        let mut seen = HashSet::new();
+    /// The ids wanted, reserved and free, and made ones up to `count`.
+    fn new_ids(&self, want: &[SessionId], count: usize) -> Result<NewIds<'_>> {
+        let mut ids = NewIds { engine: self, wanted: 0, list: Vec::with_capacity(count) };
         for id in want {
-            if !seen.insert(id) || self.resident(id).is_some() || self.is_known(id)? {
+            // Ids that the server makes are not looked up before they are used: nobody else may have one.
+            if id.looks_made() {
+                return Err(Error::new(
+                    Reason::InvalidId,
+                    format!("{id} has the form of ids that the server makes"),
+                )
+                .with("id", id.as_str())
+                .next("choose another id, for example a longer or shorter one, or none"));
+            }
+            if !self.wanted.lock().insert(id.clone()) {
+                return Err(taken(id));
+            }
+            ids.list.push(id.clone());
+            ids.wanted += 1;
+            // Only now: whoever had it reserved until a moment ago has made it, and it is seen, or has given it up.
+            if self.resident(id).is_some() || self.is_known(id)? {
                 return Err(taken(id));
             }
         }
-        let made = (want.len()..count).map(|_| SessionId::from_ulid(self.shared.ports.ids.next_ulid()));
-        Ok(want.iter().cloned().chain(made).collect())
+        while ids.list.len() < count {
+            ids.list.push(SessionId::from_ulid(self.shared.ports.ids.next_ulid()));
+        }
+        Ok(ids)
     }
 
     fn is_known(&self, id: &SessionId) -> Result<bool> {
@@ -329,17 +368,22 @@ impl Engine {
         }
         let head: Option<HeadRec> = self.shared.read(Space::Session, &head_key(id))?;
         let revision = match head {
-            Some(head) if head.owned => {
-                if record.archived {
-                    head.seq
-                } else {
-                    self.session(id)?.stamp().seq
-                }
-            }
+            Some(head) if head.owned => self.last_seq(&head)?,
             Some(head) => head.seq,
             None => 0,
         };
         Ok(SessionInfo { id: id.clone(), record, revision, resident: false, watchers: 0 })
+    }
+
+    /// The newest sequence number of a layer that a session not in RAM appends to; without loading it, since lists ask for many.
+    fn last_seq(&self, head: &HeadRec) -> Result<u64> {
+        let (from, to) = (op_key(head.layer, 0), op_key(LayerId(head.layer.0 + 1), 0));
+        let mut last = head.seq;
+        self.shared.ports.journal.scan(Space::Record, &from, Some(&to), &mut |key, _| {
+            last = key.last_chunk::<8>().map_or(last, |b| last.max(u64::from_be_bytes(*b)));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(last)
     }
 
     /// Sessions in order of id, which is order of creation for ids made by the server.
@@ -361,8 +405,16 @@ impl Engine {
             Ok(ControlFlow::Continue(()))
         })?;
         let next = if more { found.last().map(|id| id.as_str().to_owned()) } else { None };
-        let infos: Result<Vec<_>> = found.iter().map(|id| self.get_session(id)).collect();
-        Ok(Page { items: infos?, next })
+        let mut items = Vec::with_capacity(found.len());
+        for id in &found {
+            match self.get_session(id) {
+                Ok(info) => items.push(info),
+                // Deleted since the scan.
+                Err(e) if e.reason == Reason::SessionNotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Page { items, next })
     }
 
     /// Changes labels, name, or life time.
@@ -380,7 +432,7 @@ impl Engine {
             rec.display_name = change.display_name.unwrap_or(std::mem::take(&mut rec.display_name));
             rec.labels = change.labels.unwrap_or(std::mem::take(&mut rec.labels));
             if let Some(ttl) = change.ttl_ns {
-                rec.expires_ns = ttl.map(|t| now + t);
+                rec.expires_ns = ttl.map(|t| now.saturating_add(t));
             }
             Ok(())
         })?;
@@ -392,7 +444,7 @@ impl Engine {
         id: &SessionId,
         change: impl FnOnce(&mut SessionRec, i64) -> Result<()>,
     ) -> Result<()> {
-        let _turn = self.record_turns.lock();
+        let _turn = self.record_turn(id);
         let mut record = self.session_record(id)?;
         let now = self.shared.now_ns();
         change(&mut record, now)?;
@@ -403,27 +455,28 @@ impl Engine {
         self.shared.commit(batch)
     }
 
-    /// Moves a session out of RAM until it is resumed. Refused while mounts are attached.
+    /// Moves a session out of RAM until it is resumed. Refused while mounts are attached or files are open; who still holds the session
+    /// is refused from then on.
     pub fn archive_session(&self, id: &SessionId) -> Result<SessionInfo> {
-        let record = self.session_record(id)?;
+        let turn = self.record_turn(id);
+        let mut record = self.session_record(id)?;
         if record.archived {
             return self.get_session(id);
         }
-        let session = self.session(id)?;
-        if !session.is_idle() {
-            return Err(Error::new(Reason::InUse, format!("{id} has files open or mounts attached"))
-                .next("unmount it first: aether unmount --all"));
-        }
-        self.seal(&session)?;
-        let (_, at, job) = session.cut(|_, _| Ok(()))?;
-        job.into_iter().for_each(|j| self.queue_fold(j));
-        self.shared.wait(at)?;
-        drop(session);
-        self.change_record(id, |rec, _| {
-            rec.archived = true;
-            Ok(())
+        let alone = self.moving(id);
+        let session = self.settled_session(id)?;
+        record.archived = true;
+        record.updated_ns = self.shared.now_ns();
+        record.generation += 1;
+        // In the batch that closes the session's layer, so that nothing is acknowledged after it.
+        let (at, job) = session.archive(|batch| {
+            batch.put(Space::Session, session_key(id), record.encode());
         })?;
-        self.evict(id)?;
+        self.shared.queue_fold(job);
+        self.shared.wait(at)?;
+        self.unregister(id);
+        drop((alone, turn));
+        session.tell_all();
         self.get_session(id)
     }
 
@@ -439,25 +492,80 @@ impl Engine {
         self.get_session(id)
     }
 
-    /// Deletes a session. Its forks, checkpoints' forks and commits live on. `force` also when mounts are attached.
+    /// Deletes a session. Its forks, checkpoints' forks and commits live on. `force` also when mounts are attached; they are refused from
+    /// then on.
     pub fn delete_session(&self, id: &SessionId, force: bool, if_generation: Option<u64>) -> Result<()> {
+        let turn = self.record_turn(id);
+        let alone = self.moving(id);
         let record = self.session_record(id)?;
         if if_generation.is_some_and(|g| g != record.generation) {
             return Err(Error::new(Reason::RevisionMismatch, format!("{id} has changed")));
         }
-        if let Some(session) = self.resident(id)
-            && !force
-            && !session.is_idle()
-        {
-            return Err(Error::new(Reason::InUse, format!("{id} has files open or mounts attached"))
-                .next("unmount it first, or delete with force"));
+        let session = self.resident(id);
+        let ended = session.as_ref().map(|s| s.end(force)).transpose()?;
+        // Nobody appends to it now. If the journal does not take the deletion, everything is as before.
+        self.delete_records(id, ended).inspect_err(|_| session.iter().for_each(|s| s.revive()))?;
+        self.unregister(id);
+        drop((alone, turn));
+        session.iter().for_each(|s| s.tell_all());
+        Ok(())
+    }
+
+    fn delete_records(&self, id: &SessionId, ended: Option<Position>) -> Result<()> {
+        if let Some(last) = ended {
+            // Checkpoints that were under way are seen below.
+            self.shared.wait(last)?;
         }
         let mut batch = Batch::new();
         batch.delete(Space::Session, session_key(id)).delete(Space::Session, head_key(id));
         self.drop_checkpoints(id, &mut batch)?;
-        self.shared.commit(batch.freeing())?;
-        self.unregister(id);
-        Ok(())
+        self.shared.commit(batch.freeing())
+    }
+}
+
+/// Ids of new sessions. Those that a caller chose are reserved until this goes.
+struct NewIds<'a> {
+    engine: &'a Engine,
+    /// The first so many of the list are reserved.
+    wanted: usize,
+    list: Vec<SessionId>,
+}
+
+impl Drop for NewIds<'_> {
+    fn drop(&mut self) {
+        if self.wanted > 0 {
+            let mut wanted = self.engine.wanted.lock();
+            for id in &self.list[..self.wanted] {
+                wanted.remove(id);
+            }
+        }
+    }
+}
+
+/// Sessions that are about to be made.
+struct Made<'a> {
+    ids: &'a NewIds<'a>,
+    record: &'a SessionRec,
+    attempt: Option<&'a Attempt<'a>>,
+    family: &'a Arc<Family>,
+}
+
+impl Made<'_> {
+    /// Their records, and the answer to a request that may be repeated.
+    fn write(&self, cut: &Cut, batch: &mut Batch) {
+        let record = self.record.encode();
+        let head = HeadRec { layer: cut.layer, owned: false, seq: cut.seq }.encode();
+        let ids = &self.ids.list;
+        batch.changes.reserve(2 * ids.len() + 1);
+        // The last one takes the values, the others copies: a fork has a microsecond for everything.
+        for (id, (record, head)) in ids.iter().zip(repeat_n((record, head), ids.len())) {
+            batch.put(Space::Session, session_key(id), record);
+            batch.put(Space::Session, head_key(id), head);
+        }
+        if let Some(attempt) = self.attempt {
+            let ids: Vec<String> = self.ids.list.iter().map(ToString::to_string).collect();
+            attempt.remember(&ids, batch);
+        }
     }
 }
 
@@ -477,25 +585,6 @@ fn info(session: &Session, record: SessionRec) -> SessionInfo {
         revision: session.stamp().seq,
         resident: true,
         watchers: session.watcher_count(),
-    }
-}
-
-fn write_sessions(
-    ids: &[SessionId],
-    record: &SessionRec,
-    cut: &Cut,
-    attempt: Option<&Attempt<'_>>,
-    batch: &mut Batch,
-) {
-    let record = record.encode();
-    let head = HeadRec { layer: cut.layer, owned: false, seq: cut.seq }.encode();
-    for id in ids {
-        batch.put(Space::Session, session_key(id), record.clone());
-        batch.put(Space::Session, head_key(id), head.clone());
-    }
-    if let Some(attempt) = attempt {
-        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-        attempt.remember(&ids, batch);
     }
 }
 

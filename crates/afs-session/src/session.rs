@@ -2,12 +2,17 @@
 //!
 //! Guarantees: operations on a session are linearizable across surfaces: planning, applying and submitting to the journal
 //! happen under one short lock, so the order in RAM and in the journal is the same; no I/O happens under it. Watchers are told after
-//! the new state is visible, without a lock held. A batch of operations is all or nothing, in RAM and in the journal.
+//! the new state is visible, without a lock held. A batch of operations is all or nothing, in RAM and in the journal. Once a session is
+//! archived or deleted, whoever still holds it is refused: nothing is appended behind the batch that ended it.
 //! Deliberately absent: waiting for durability (callers decide) and every rule about trees (`afs-core`).
+
+mod watch;
 
 use crate::family::Family;
 use crate::records::{HeadRec, LayerRec, Stored, head_key, layer_key, op_key};
+use crate::segments;
 use crate::shared::Shared;
+use afs_core::extent::Content;
 use afs_core::op::{Op, Record};
 use afs_core::tree::Tree;
 use afs_store::{Batch, Position, Space};
@@ -15,14 +20,19 @@ use afs_types::{Error, Ino, LayerId, Reason, Result, SessionId};
 use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Weak};
+
+pub use watch::{Invalidation, WatchGuard};
+use watch::{Watchers, tell};
 
 /// Who makes a change; a watcher is not told of its own. 0 is nobody in particular.
 pub type Who = u64;
 
 /// A session that is in RAM. Obtained from the engine; holding it keeps the session from being evicted.
 pub struct Session {
+    /// Itself, for work that goes on in the background.
+    me: Weak<Session>,
     id: SessionId,
     shared: Arc<Shared>,
     family: Arc<Family>,
@@ -34,48 +44,70 @@ pub struct Session {
 /// How often each inode is open. Boxed: nearly all of a million sessions have none, and a pointer is 40 bytes less each.
 #[allow(clippy::box_collection, reason = "bytes of an idle session")]
 type Handles = Option<Box<HashMap<Ino, u32>>>;
-/// Boxed for the same reason.
-#[allow(clippy::box_collection, reason = "bytes of an idle session")]
-type Watchers = Option<Box<Vec<Watcher>>>;
+/// Whether a session takes calls.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Life {
+    /// Registered, so that its id is taken; the batch that makes it is not submitted yet.
+    Coming,
+    Open,
+    Archived,
+    Deleted,
+}
 
 pub(crate) struct State {
     tree: Tree,
     seq: u64,
-    layer: LayerId,
-    /// The layer under an owned one.
-    below: LayerId,
-    owned: bool,
-    depth: u32,
-    /// The tree at the start of the owned layer, from which its delta is made.
-    layer_base: Tree,
-    layer_seq: u64,
+    place: Place,
     block: Range<Ino>,
+    /// The segment of the data log that was last noted as named by this layer (`segments`).
+    segment: u32,
     last: Position,
+    /// When it last changed, nanoseconds.
+    changed_ns: i64,
+    life: Life,
     handles: Handles,
     watchers: Watchers,
 }
 
+/// Where a session stands in the tree of layers.
 #[derive(Clone)]
-struct Watcher {
-    who: Who,
-    sink: Arc<dyn Fn(&Invalidation) + Send + Sync>,
+struct Place {
+    layer: LayerId,
+    /// The session may append to the layer.
+    owned: bool,
+    depth: u32,
+    /// The tree at the start of an owned layer, from which its delta is made.
+    start: Tree,
+    start_seq: u64,
 }
 
-/// What a watcher must forget. `all` means everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Invalidation {
-    /// The inode.
-    pub ino: Ino,
-    /// Its bytes changed.
-    pub data: bool,
-    /// Its attributes changed.
-    pub attr: bool,
-    /// A name in directory `ino` changed what it names.
-    pub name: Option<Arc<[u8]>>,
-    /// Everything changed (a restore).
-    pub all: bool,
-    /// The sequence number of the change.
-    pub seq: u64,
+impl State {
+    fn check(&self, id: &SessionId) -> Result<()> {
+        match self.life {
+            Life::Open => Ok(()),
+            Life::Archived => Err(archived(id)),
+            Life::Coming | Life::Deleted => Err(id.not_found()),
+        }
+    }
+    fn cut(&self) -> Cut {
+        let Place { layer, depth, .. } = self.place;
+        Cut { layer, depth, seq: self.seq, tree: self.tree.clone() }
+    }
+    fn stamp(&self) -> Stamp {
+        Stamp { seq: self.seq, at: self.last }
+    }
+    /// Notes, with the record, which segments of the data log its layer names.
+    fn note_segments(&mut self, op: &Op, batch: &mut Batch) {
+        op.for_segments(&mut |segment| {
+            if segment != self.segment {
+                segments::note(self.place.layer, segment, batch);
+                self.segment = segment;
+            }
+        });
+    }
+    fn in_use(&self) -> bool {
+        self.handles.is_some() || self.watchers.is_some()
+    }
 }
 
 /// The instant of a session after a change.
@@ -92,6 +124,27 @@ pub(crate) struct FoldJob {
     pub(crate) below: Tree,
     pub(crate) cut: Cut,
     pub(crate) after: Position,
+    /// The session that made the layer, which lets go of the data log when its bytes are sealed.
+    pub(crate) session: Weak<Session>,
+}
+
+/// A file whose bytes are in blobs now: its number, the version they are of, and the content that names them.
+pub(crate) type Sealed = (Ino, u64, Content);
+
+/// What a change that ended a layer leaves behind: how to undo it, and the layer to fold.
+struct Opened {
+    before: Place,
+    job: Option<FoldJob>,
+}
+
+/// What ended with the end of a hold.
+pub(crate) enum Unheld {
+    /// It was not held.
+    Nothing,
+    /// One of several, or the inode has a name.
+    Hold,
+    /// The inode's last link to the world.
+    Inode,
 }
 
 /// What a session was at one instant, for forks, checkpoints and commits.
@@ -165,7 +218,8 @@ impl Txn<'_> {
 }
 
 impl Session {
-    pub(crate) fn new(
+    /// One that is in the journal and takes calls. `owned_from`: the tree and sequence number at the start of its own layer.
+    pub(crate) fn loaded(
         id: SessionId,
         shared: Arc<Shared>,
         family: Arc<Family>,
@@ -173,24 +227,56 @@ impl Session {
         owned_from: Option<(Tree, u64)>,
         last: Position,
     ) -> Arc<Self> {
-        let used_ns = AtomicI64::new(shared.now_ns());
         let owned = owned_from.is_some();
-        let (layer_base, layer_seq) = owned_from.unwrap_or_else(|| (cut.tree.clone(), cut.seq));
+        let (start, start_seq) = owned_from.unwrap_or_else(|| (cut.tree.clone(), cut.seq));
+        let place = Place { layer: cut.layer, owned, depth: cut.depth, start, start_seq };
+        let now_ns = shared.now_ns();
+        Self::build(id, shared, family, cut, place, (Life::Open, last), now_ns)
+    }
+
+    /// One that is about to be made; it takes calls after [`Session::begin`].
+    pub(crate) fn coming(
+        id: SessionId,
+        shared: Arc<Shared>,
+        family: Arc<Family>,
+        cut: &Cut,
+        now_ns: i64,
+    ) -> Arc<Self> {
+        let start = cut.tree.clone();
+        let place = Place { layer: cut.layer, owned: false, depth: cut.depth, start, start_seq: cut.seq };
+        Self::build(id, shared, family, cut.clone(), place, (Life::Coming, Position::default()), now_ns)
+    }
+
+    fn build(
+        id: SessionId,
+        shared: Arc<Shared>,
+        family: Arc<Family>,
+        cut: Cut,
+        place: Place,
+        (life, last): (Life, Position),
+        now_ns: i64,
+    ) -> Arc<Self> {
         let state = State {
             tree: cut.tree,
             seq: cut.seq,
-            layer: cut.layer,
-            below: cut.layer,
-            owned,
-            depth: cut.depth,
-            layer_base,
-            layer_seq,
+            place,
             block: 0..0,
+            segment: segments::NONE,
             last,
+            changed_ns: now_ns,
+            life,
             handles: None,
             watchers: None,
         };
-        Arc::new(Self { id, shared, family, state: RwLock::new(state), used_ns })
+        let used_ns = AtomicI64::new(now_ns);
+        Arc::new_cyclic(|me| Self { me: me.clone(), id, shared, family, state: RwLock::new(state), used_ns })
+    }
+
+    /// The batch that makes it is queued: from now on it takes calls.
+    pub(crate) fn begin(&self, at: Position) {
+        let mut state = self.state.write();
+        state.last = at;
+        state.life = Life::Open;
     }
 
     /// Its id.
@@ -204,23 +290,24 @@ impl Session {
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
-    /// The tree at this instant. O(1).
+    /// The tree at this instant; of a session that is gone, the last one. O(1).
     pub fn tree(&self) -> Tree {
         self.state.read().tree.clone()
     }
     /// The tree and the newest change at this instant. O(1).
     pub fn snapshot(&self) -> (Tree, Stamp) {
         let state = self.state.read();
-        (state.tree.clone(), Stamp { seq: state.seq, at: state.last })
+        (state.tree.clone(), state.stamp())
     }
     /// Runs on the current tree under the session's read lock: short, no I/O.
-    pub(crate) fn with_tree<R>(&self, look: impl FnOnce(&Tree) -> R) -> R {
-        look(&self.state.read().tree)
+    pub(crate) fn with_tree<R>(&self, look: impl FnOnce(&Tree) -> R) -> Result<R> {
+        let state = self.state.read();
+        state.check(&self.id)?;
+        Ok(look(&state.tree))
     }
     /// The newest change.
     pub fn stamp(&self) -> Stamp {
-        let state = self.state.read();
-        Stamp { seq: state.seq, at: state.last }
+        self.state.read().stamp()
     }
     pub(crate) fn touch(&self) {
         self.used_ns.store(self.shared.now_ns(), Ordering::Relaxed);
@@ -230,8 +317,7 @@ impl Session {
     }
     /// True when nobody has files open or watches.
     pub(crate) fn is_idle(&self) -> bool {
-        let state = self.state.read();
-        state.handles.is_none() && state.watchers.is_none()
+        !self.state.read().in_use()
     }
     /// Mounts and streams that watch.
     pub fn watcher_count(&self) -> usize {
@@ -249,6 +335,7 @@ impl Session {
         let now_ns = self.shared.now_ns();
         let mut guard = self.state.write();
         let state = &mut *guard;
+        state.check(&self.id)?;
         let mut ctx = Ctx {
             tree: &state.tree,
             now_ns,
@@ -257,20 +344,22 @@ impl Session {
             handles: &state.handles,
         };
         let Some(op) = plan(&mut ctx)? else {
-            return Ok((None, Stamp { seq: state.seq, at: state.last }));
+            return Ok((None, state.stamp()));
         };
         let mut batch = Batch::new();
-        self.open_layer(state, &mut batch)?;
+        let opened = self.open_layer(state, &mut batch)?;
         let seq = state.seq + 1;
-        batch.put(Space::Record, op_key(state.layer, seq), self.record(op_id, &op));
+        batch.put(Space::Record, op_key(state.place.layer, seq), self.record(op_id, &op));
+        state.note_segments(&op, &mut batch);
         // Submitted first: if the journal refuses (full disk, shutdown) nothing has changed.
-        state.last = self.submit(state, batch)?;
+        let job = self.submit(state, batch, opened)?;
         state.tree.apply(&op, seq);
-        state.seq = seq;
-        let stamp = Stamp { seq, at: state.last };
+        (state.seq, state.changed_ns) = (seq, now_ns);
+        let stamp = state.stamp();
         let answer = result(&state.tree, &op);
         let watchers = state.watchers.clone();
         drop(guard);
+        self.shared.queue_fold(job);
         tell(watchers.as_deref(), who, seq, std::slice::from_ref(&op));
         Ok((Some(answer), stamp))
     }
@@ -285,6 +374,7 @@ impl Session {
         let now_ns = self.shared.now_ns();
         let mut guard = self.state.write();
         let state = &mut *guard;
+        state.check(&self.id)?;
         let mut txn = Txn {
             tree: state.tree.clone(),
             ops: Vec::new(),
@@ -299,20 +389,20 @@ impl Session {
         let mut batch = Batch::new();
         extra(&answer, last_seq, &mut batch);
         if ops.is_empty() && batch.is_empty() {
-            return Ok((answer, Stamp { seq: state.seq, at: state.last }));
+            return Ok((answer, state.stamp()));
         }
-        if !ops.is_empty() {
-            self.open_layer(state, &mut batch)?;
-        }
+        let opened = if ops.is_empty() { None } else { self.open_layer(state, &mut batch)? };
         for (seq, op) in (state.seq + 1..).zip(&ops) {
-            batch.put(Space::Record, op_key(state.layer, seq), self.record(0, op));
+            batch.put(Space::Record, op_key(state.place.layer, seq), self.record(0, op));
+            state.note_segments(op, &mut batch);
         }
-        state.last = self.submit(state, batch)?;
+        let job = self.submit(state, batch, opened)?;
         state.tree = tree;
-        state.seq = last_seq;
-        let stamp = Stamp { seq: last_seq, at: state.last };
+        (state.seq, state.changed_ns) = (last_seq, now_ns);
+        let stamp = state.stamp();
         let watchers = state.watchers.clone();
         drop(guard);
+        self.shared.queue_fold(job);
         tell(watchers.as_deref(), who, last_seq, &ops);
         Ok((answer, stamp))
     }
@@ -337,41 +427,48 @@ impl Session {
         Record { epoch: self.shared.epoch, op_id, op: op.clone() }.encode()
     }
 
-    /// A journal that refuses leaves the head of a layer that was just opened unwritten: give it back.
-    fn submit(&self, state: &mut State, batch: Batch) -> Result<Position> {
-        let opened = state.owned && state.seq == state.layer_seq;
-        self.shared.submit(batch).inspect_err(|_| {
-            if opened {
-                state.owned = false;
-                state.layer = state.below;
-                state.depth -= 1;
+    /// Queues a batch. A journal that refuses leaves a layer that was just opened unwritten: the session stays where it was.
+    fn submit(&self, state: &mut State, batch: Batch, opened: Option<Opened>) -> Result<Option<FoldJob>> {
+        match self.shared.submit(batch) {
+            Ok(at) => {
+                state.last = at;
+                Ok(opened.and_then(|o| o.job).map(|job| FoldJob { after: at, ..job }))
             }
-        })
+            Err(error) => {
+                state.segment = segments::NONE;
+                if let Some(opened) = opened {
+                    state.place = opened.before;
+                }
+                Err(error)
+            }
+        }
     }
 
-    /// Makes sure the session has a layer of its own to append to.
-    fn open_layer(&self, state: &mut State, batch: &mut Batch) -> Result<()> {
-        if state.owned {
-            return Ok(());
+    /// Makes sure the session has a layer of its own to append to, and that it does not grow without end: loading a session costs
+    /// the records that nobody has folded.
+    fn open_layer(&self, state: &mut State, batch: &mut Batch) -> Result<Option<Opened>> {
+        let full = state.seq - state.place.start_seq >= self.shared.config.layer_records;
+        if state.place.owned && !full {
+            return Ok(None);
         }
         let layer = self.shared.new_layer()?;
-        let record = LayerRec {
-            parent: state.layer,
-            delta_parent: None,
-            seq: state.seq,
-            entries: 0,
-            depth: state.depth + 1,
-        };
+        let depth = state.place.depth + 1;
+        let record =
+            LayerRec { parent: state.place.layer, delta_parent: None, seq: state.seq, entries: 0, depth };
         batch.put(Space::Layer, layer_key(layer), record.encode());
         let head = HeadRec { layer, owned: true, seq: state.seq };
         batch.put(Space::Session, head_key(&self.id), head.encode());
-        state.layer_base = state.tree.clone();
-        state.layer_seq = state.seq;
-        state.below = state.layer;
-        state.layer = layer;
-        state.depth += 1;
-        state.owned = true;
-        Ok(())
+        let job = self.fold_job(state, state.last);
+        state.segment = segments::NONE;
+        let next = Place { layer, owned: true, depth, start: state.tree.clone(), start_seq: state.seq };
+        Ok(Some(Opened { before: std::mem::replace(&mut state.place, next), job }))
+    }
+
+    /// The session's own layer as it is now, to be folded once it is closed.
+    fn fold_job(&self, state: &State, after: Position) -> Option<FoldJob> {
+        let Place { owned, start, .. } = &state.place;
+        let job = || FoldJob { below: start.clone(), cut: state.cut(), after, session: self.me.clone() };
+        owned.then(job)
     }
 
     /// Freezes this instant, so that others can stand on it. `batch` adds what the caller makes of it; all is one batch.
@@ -381,146 +478,176 @@ impl Session {
         batch: impl FnOnce(&Cut, &mut Batch) -> Result<()>,
     ) -> Result<(Cut, Position, Option<FoldJob>)> {
         let mut guard = self.state.write();
-        let state = &mut *guard;
-        let cut = Cut { layer: state.layer, depth: state.depth, seq: state.seq, tree: state.tree.clone() };
+        guard.check(&self.id)?;
+        self.freeze(&mut guard, batch)
+    }
+
+    fn freeze(
+        &self,
+        state: &mut State,
+        batch: impl FnOnce(&Cut, &mut Batch) -> Result<()>,
+    ) -> Result<(Cut, Position, Option<FoldJob>)> {
+        let cut = state.cut();
         let mut changes = Batch::new();
-        if state.owned {
-            let head = HeadRec { layer: state.layer, owned: false, seq: state.seq };
+        if state.place.owned {
+            let head = HeadRec { layer: cut.layer, owned: false, seq: state.seq };
             changes.put(Space::Session, head_key(&self.id), head.encode());
         }
         batch(&cut, &mut changes)?;
         let at = if changes.is_empty() { state.last } else { self.shared.submit(changes)? };
         state.last = state.last.max(at);
-        let job =
-            state.owned.then(|| FoldJob { below: state.layer_base.clone(), cut: cut.clone(), after: at });
-        state.owned = false;
+        let job = self.fold_job(state, at);
+        state.place.owned = false;
         // Nothing is appended to this layer any more: let go of the nodes that only its start needs.
-        state.layer_base = state.tree.clone();
+        state.place.start = state.tree.clone();
         Ok((cut, at, job))
     }
 
+    /// Ends the session's life in RAM together with a batch, unless somebody uses it. From here on its holders are refused.
+    pub(crate) fn archive(&self, batch: impl FnOnce(&mut Batch)) -> Result<(Position, Option<FoldJob>)> {
+        let mut guard = self.state.write();
+        guard.check(&self.id)?;
+        if guard.in_use() {
+            return Err(in_use(&self.id).next("unmount it first: aether unmount --all"));
+        }
+        let (_, at, job) = self.freeze(&mut guard, |_, changes| {
+            batch(changes);
+            Ok(())
+        })?;
+        guard.life = Life::Archived;
+        Ok((at, job))
+    }
+
+    /// Refuses every call from now on, unless somebody uses the session and `force` is not given. Returns what was submitted last.
+    pub(crate) fn end(&self, force: bool) -> Result<Position> {
+        let mut state = self.state.write();
+        state.check(&self.id)?;
+        if state.in_use() && !force {
+            return Err(in_use(&self.id).next("unmount it first, or delete with force"));
+        }
+        state.life = Life::Deleted;
+        Ok(state.last)
+    }
+
+    /// Takes [`Session::end`] back: the journal did not take the deletion.
+    pub(crate) fn revive(&self) {
+        self.state.write().life = Life::Open;
+    }
+
     /// Puts the session on another instant of its family (a restore), if it still is at `if_revision`. The sequence number
-    /// grows by one. `batch` sees the instant before, to keep it.
+    /// grows by one. `batch` sees the instant before, to keep it; if it fails nothing has changed.
     pub(crate) fn jump(
         &self,
         to: &Cut,
         if_revision: Option<u64>,
-        batch: impl FnOnce(&Cut, u64, &mut Batch),
-    ) -> Result<(Stamp, Cut, Option<FoldJob>)> {
+        batch: impl FnOnce(&Cut, u64, &mut Batch) -> Result<()>,
+    ) -> Result<(Stamp, Option<FoldJob>)> {
         let mut guard = self.state.write();
         let state = &mut *guard;
+        state.check(&self.id)?;
         if if_revision.is_some_and(|want| want != state.seq) {
             let message = format!("{} is at revision {}, not the one given", self.id, state.seq);
             return Err(Error::new(Reason::RevisionMismatch, message).with("revision", state.seq.to_string()));
         }
-        let before = Cut { layer: state.layer, depth: state.depth, seq: state.seq, tree: state.tree.clone() };
+        let before = state.cut();
         let seq = state.seq + 1;
         let mut changes = Batch::new();
         let head = HeadRec { layer: to.layer, owned: false, seq };
         changes.put(Space::Session, head_key(&self.id), head.encode());
-        batch(&before, seq, &mut changes);
+        batch(&before, seq, &mut changes)?;
         let at = self.shared.submit(changes)?;
-        let job =
-            state.owned.then(|| FoldJob { below: state.layer_base.clone(), cut: before.clone(), after: at });
+        let job = self.fold_job(state, at);
+        let start = to.tree.clone();
         state.tree = to.tree.clone();
-        state.layer_base = to.tree.clone();
-        (state.layer, state.depth, state.owned) = (to.layer, to.depth, false);
-        (state.seq, state.last) = (seq, at);
-        let watchers = state.watchers.clone();
+        state.place = Place { layer: to.layer, owned: false, depth: to.depth, start, start_seq: seq };
+        (state.seq, state.last, state.changed_ns) = (seq, at, self.shared.now_ns());
         drop(guard);
-        let all = Invalidation { all: true, seq, ..Invalidation::default() };
-        watchers.iter().flat_map(|w| w.iter()).for_each(|w| (w.sink)(&all));
-        Ok((Stamp { seq, at }, before, job))
+        self.tell_all();
+        Ok((Stamp { seq, at }, job))
+    }
+
+    /// Replaces bytes of the data log by the blobs they were sealed to: another form of the same content, so it has no sequence number,
+    /// no record and nobody is told. What has changed since `sealed_tree`'s instant is left alone.
+    pub(crate) fn adopt(&self, sealed: &[Sealed], was: &Tree, sealed_tree: &Tree) {
+        {
+            let mut guard = self.state.write();
+            let state = &mut *guard;
+            if state.tree.same_as(was) && !state.place.owned {
+                state.tree = sealed_tree.clone();
+                state.place.start = sealed_tree.clone();
+                return;
+            }
+        }
+        // In pieces, so that no writer waits for thousands of files.
+        for some in sealed.chunks(ADOPT_FILES) {
+            let mut guard = self.state.write();
+            let state = &mut *guard;
+            apply_seals(&mut state.tree, some);
+            if !state.place.owned {
+                state.place.start = state.tree.clone();
+            }
+        }
     }
 
     /// Records in the session's own layer that a fold would replace.
     pub(crate) fn unfolded(&self) -> u64 {
         let state = self.state.read();
-        if state.owned { state.seq - state.layer_seq } else { 0 }
+        if state.place.owned { state.seq - state.place.start_seq } else { 0 }
+    }
+    /// When it last changed, if it has records that nobody folded.
+    pub(crate) fn unfolded_since(&self) -> Option<i64> {
+        let state = self.state.read();
+        (state.life == Life::Open && state.place.owned).then_some(state.changed_ns)
     }
 
     /// Keeps an inode alive while it has no name.
     pub(crate) fn hold(&self, ino: Ino) -> Result<()> {
         let mut state = self.state.write();
+        state.check(&self.id)?;
         state.tree.attr(ino).ok_or(Reason::Stale)?;
         *state.handles.get_or_insert_default().entry(ino).or_insert(0) += 1;
         Ok(())
     }
 
-    /// Ends a hold. True when it was the last and the inode has no name any more.
-    pub(crate) fn unhold(&self, ino: Ino) -> bool {
+    /// Ends a hold, also of an inode that a restore has taken away, and of a session that is gone.
+    pub(crate) fn unhold(&self, ino: Ino) -> Unheld {
         let mut guard = self.state.write();
         let state = &mut *guard;
-        let Some(handles) = state.handles.as_mut() else { return false };
-        let Some(count) = handles.get_mut(&ino) else { return false };
+        let Some(handles) = state.handles.as_mut() else { return Unheld::Nothing };
+        let Some(count) = handles.get_mut(&ino) else { return Unheld::Nothing };
         *count -= 1;
         if *count > 0 {
-            return false;
+            return Unheld::Hold;
         }
         handles.remove(&ino);
         if handles.is_empty() {
             state.handles = None;
         }
-        state.tree.attr(ino).is_some_and(|a| a.nlink == 0)
-    }
-
-    /// Calls `sink` after every change by others until the guard is dropped. The sink must not block and not call back.
-    pub fn watch(self: &Arc<Self>, who: Who, sink: Arc<dyn Fn(&Invalidation) + Send + Sync>) -> WatchGuard {
-        self.state.write().watchers.get_or_insert_default().push(Watcher { who, sink: sink.clone() });
-        WatchGuard { session: self.clone(), sink }
+        let orphan = state.life == Life::Open && state.tree.attr(ino).is_some_and(|a| a.nlink == 0);
+        if orphan { Unheld::Inode } else { Unheld::Hold }
     }
 }
 
-/// Ends a watch when dropped. Holds its session in RAM.
-pub struct WatchGuard {
-    session: Arc<Session>,
-    sink: Arc<dyn Fn(&Invalidation) + Send + Sync>,
-}
+/// Files that take over their sealed content in one go.
+const ADOPT_FILES: usize = 256;
 
-impl Drop for WatchGuard {
-    fn drop(&mut self) {
-        let mut state = self.session.state.write();
-        if let Some(watchers) = state.watchers.as_mut() {
-            watchers.retain(|w| !Arc::ptr_eq(&w.sink, &self.sink));
-            if watchers.is_empty() {
-                state.watchers = None;
-            }
+/// The same bytes under other names, for files that are still at the version that was sealed.
+pub(crate) fn apply_seals(tree: &mut Tree, sealed: &[Sealed]) {
+    for (ino, version, content) in sealed {
+        if tree.attr(*ino).is_some_and(|a| a.version == *version) {
+            let op = Op::Seal { ino: *ino, version: *version, content: content.clone() };
+            tree.apply(&op, 0);
         }
     }
 }
 
-fn tell(watchers: Option<&Vec<Watcher>>, who: Who, seq: u64, ops: &[Op]) {
-    let Some(watchers) = watchers else { return };
-    for op in ops {
-        for event in events(op, seq) {
-            for w in watchers.iter().filter(|w| w.who != who || who == 0) {
-                (w.sink)(&event);
-            }
-        }
-    }
+/// The error for a session that was put away.
+pub(crate) fn archived(id: &SessionId) -> Error {
+    Error::new(Reason::SessionArchived, format!("{id} is archived"))
+        .with("id", id.as_str())
+        .next(format!("resume it: aether session resume {id}"))
 }
 
-/// What an operation makes stale.
-fn events(op: &Op, seq: u64) -> Vec<Invalidation> {
-    let inode = |ino: Ino, data: bool| Invalidation { ino, data, attr: true, seq, ..Invalidation::default() };
-    let entry = |dir: Ino, name: &Arc<[u8]>| Invalidation {
-        ino: dir,
-        attr: true,
-        data: true,
-        name: Some(name.clone()),
-        seq,
-        ..Invalidation::default()
-    };
-    match op {
-        Op::Create { parent, name, .. } => vec![entry(*parent, name)],
-        Op::Link { ino, parent, name, .. } => vec![entry(*parent, name), inode(*ino, false)],
-        Op::Unlink { parent, name, .. } => vec![entry(*parent, name)],
-        Op::Rename { parent, name, new_parent, new_name, .. } => {
-            vec![entry(*parent, name), entry(*new_parent, new_name)]
-        }
-        Op::SetAttr { ino, set, .. } => vec![inode(*ino, set.size.is_some())],
-        Op::Write { ino, .. } | Op::Punch { ino, .. } | Op::Replace { ino, .. } => vec![inode(*ino, true)],
-        Op::Xattr { ino, .. } => vec![inode(*ino, false)],
-        Op::Reap { .. } | Op::Seal { .. } => Vec::new(),
-    }
+fn in_use(id: &SessionId) -> Error {
+    Error::new(Reason::InUse, format!("{id} has files open or mounts attached"))
 }

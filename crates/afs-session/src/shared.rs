@@ -1,8 +1,11 @@
 //! What every part of the engine uses: ports, configuration, counters, and the few ways to read and write records.
 
+use crate::background::Background;
 use crate::records::Stored;
+use crate::session::{Cut, FoldJob};
 use afs_store::{Batch, BlobStore, Journal, Position, Space};
-use afs_types::{Clock, IdGen, LayerId, Result, Rng};
+use afs_types::{Clock, IdGen, LayerId, Result, Rng, limits};
+use moka::sync::Cache;
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,8 +20,12 @@ pub struct EngineConfig {
     pub resident_sessions: usize,
     /// A session without handles and watchers leaves RAM after being idle for this long.
     pub idle_after: Duration,
-    /// Records in an open layer beyond which eviction and checkpoints fold it into a delta.
-    pub fold_records: u64,
+    /// A session that has not changed for this long is folded into a delta, its bytes in the data log sealed into blobs.
+    pub seal_after: Duration,
+    /// Bytes a second that sealing reads, so that it does not take the disk from those who work.
+    pub seal_bytes_per_s: u64,
+    /// Records in an open layer beyond which a new one is begun and the old one folded: what loading a session costs at most.
+    pub layer_records: u64,
 }
 
 impl EngineConfig {
@@ -28,7 +35,9 @@ impl EngineConfig {
             dir: dir.into(),
             resident_sessions: 1_000_000,
             idle_after: Duration::from_secs(600),
-            fold_records: 256,
+            seal_after: Duration::from_secs(60),
+            seal_bytes_per_s: 128 << 20,
+            layer_records: limits::MAX_LAYER_RECORDS,
         }
     }
     pub(crate) fn bases(&self) -> PathBuf {
@@ -63,7 +72,15 @@ pub(crate) struct Shared {
     /// This start of the server; in every record.
     pub(crate) epoch: u32,
     layers: Mutex<Lease>,
+    /// Trees at the end of closed layers, so that forks of a checkpoint need not load it.
+    pub(crate) trees: Cache<LayerId, Cut>,
+    pub(crate) background: Background,
 }
+
+/// Overlay entries of all trees that are kept; they share most of them, so this is the worst case of some 250 MB.
+const TREE_CACHE_ENTRIES: u64 = 1 << 20;
+/// A tree that nobody asked for goes after this time.
+const TREE_CACHE_IDLE: Duration = Duration::from_secs(600);
 
 /// Numbers handed out one by one, whose high-water mark is in the journal before a record can use them.
 struct Lease {
@@ -81,7 +98,25 @@ impl Shared {
         }
         let next = read_u64(&*ports.journal, LAYER_MARK)?.unwrap_or(1);
         let epoch = ports.journal.durable().epoch;
-        Ok(Arc::new(Self { ports, config, epoch, layers: Mutex::new(Lease { next, end: next }) }))
+        let trees = Cache::builder()
+            .max_capacity(TREE_CACHE_ENTRIES)
+            .weigher(|_, cut: &Cut| {
+                u32::try_from(cut.tree.overlay_len()).unwrap_or(u32::MAX).saturating_add(8)
+            })
+            .time_to_idle(TREE_CACHE_IDLE)
+            .build();
+        let layers = Mutex::new(Lease { next, end: next });
+        Ok(Arc::new(Self { ports, config, epoch, layers, trees, background: Background::default() }))
+    }
+
+    /// Hands a closed layer, if there is one, to the folding thread; when that is behind, the layer simply stays as records.
+    pub(crate) fn queue_fold(&self, job: Option<FoldJob>) {
+        if let Some(job) = job {
+            self.trees.insert(job.cut.layer, job.cut.clone());
+            if !self.background.push(job) {
+                tracing::debug!("the folding queue is full: a layer stays as records");
+            }
+        }
     }
 
     /// A layer id that was never used.

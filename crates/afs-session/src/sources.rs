@@ -97,12 +97,14 @@ impl Engine {
         };
         let record = self.new_source_record(&want);
         let spec_key = spec_key(&record);
+        let turn = self.source_turns.lock();
         let known = match &want.source_id {
             None => self.shared.ports.journal.get(Space::Name, &spec_key)?,
             Some(_) => None,
         };
         if let Some(id) = known {
             let id = String::from_utf8_lossy(&id).into_owned();
+            drop(turn);
             return self.refresh_source(&SourceId::parse(&id)?, None);
         }
         let id = want.source_id.unwrap_or_else(|| SourceId::from_ulid(self.shared.ports.ids.next_ulid()));
@@ -118,6 +120,7 @@ impl Engine {
             attempt.remember(&[id.to_string()], &mut batch);
         }
         self.shared.commit(batch)?;
+        drop(turn);
         self.start_import(&id, &record)?;
         self.get_source(&id)
     }
@@ -144,11 +147,13 @@ impl Engine {
 
     /// Imports a source again when it has changed. Sessions keep the version they have.
     pub fn refresh_source(self: &Arc<Self>, id: &SourceId, reference: Option<String>) -> Result<SourceInfo> {
+        let turn = self.source_turns.lock();
         let mut record = self.source_record(id)?;
         if let Some(reference) = reference {
             record.reference = Some(reference);
             self.shared.commit(put_source(id, &record))?;
         }
+        drop(turn);
         self.start_import(id, &record)?;
         self.get_source(id)
     }
@@ -224,6 +229,7 @@ impl Engine {
             return Err(Error::new(Reason::InUse, format!("{} stands on {id}", user.id))
                 .next("delete its sessions first, or delete with force"));
         }
+        let _turn = self.source_turns.lock();
         let mut batch = Batch::new();
         batch.delete(Space::Source, id.as_str()).delete(Space::Name, spec_key(&record));
         self.shared.commit(batch.freeing())
@@ -316,6 +322,7 @@ impl Engine {
     }
 
     fn note_failure(&self, id: &SourceId, failure: Option<String>) -> Result<()> {
+        let _turn = self.source_turns.lock();
         let Some(mut record) = self.shared.read::<SourceRec>(Space::Source, id.as_str().as_bytes())? else {
             return Ok(());
         };
@@ -352,6 +359,7 @@ impl Engine {
     }
 
     fn set_head(&self, id: &SourceId, version: VersionId, mut batch: Batch) -> Result<()> {
+        let _turn = self.source_turns.lock();
         let mut record = self.source_record(id)?;
         record.head = Some(version);
         record.updated_ns = self.shared.now_ns();

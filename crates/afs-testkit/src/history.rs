@@ -1,7 +1,7 @@
 //! Random histories of several sessions, run on the model and on a subject side by side.
 //!
 //! Guarantees: the history depends on the seed alone, never on what the subject answers; every answer is compared, value or reason;
-//! every [`COMPARE_EVERY`] steps, and after every fork, restore, eviction and restart, whole trees are compared by walking them through
+//! every [`COMPARE_EVERY`] steps, and after every fork, restore, eviction, seal and restart, whole trees are compared by walking them through
 //! the subject's own operations: names, types, modes, owners, sizes, link counts, contents, extended attributes. Of large files some
 //! stretches are read each time, and all bytes after every restart and at the end. One node has one inode number for ever, in all
 //! sessions, and no other node ever has it.
@@ -51,6 +51,8 @@ pub trait Subject {
     fn delete(&mut self, session: SessionNo) -> Result<()>;
     /// A session leaves RAM, unless files are open in it.
     fn evict(&mut self, session: SessionNo) -> Result<()>;
+    /// The bytes of a session move to where they stay. Nothing that anybody sees changes.
+    fn seal(&mut self, session: SessionNo) -> Result<()>;
     /// The engine stops and starts again; open files are lost. With `crash` it makes everything durable and is then
     /// killed without a word, else it is shut down in order.
     fn restart(&mut self, crash: bool) -> Result<()>;
@@ -88,6 +90,7 @@ pub enum Step {
     Restore { session: SessionNo, checkpoint: CheckpointNo },
     Delete { session: SessionNo },
     Evict { session: SessionNo },
+    Seal { session: SessionNo },
     Restart { crash: bool },
 }
 
@@ -266,15 +269,17 @@ impl<S: Subject> Run<'_, S> {
             Step::Restore { session, checkpoint } => self.subject.restore(*session, *checkpoint),
             Step::Delete { session } => self.subject.delete(*session),
             Step::Evict { session } => self.subject.evict(*session),
+            Step::Seal { session } => self.subject.seal(*session),
             Step::Restart { crash } => self.subject.restart(*crash),
         };
         result.map_err(failed)?;
         self.stats.calls.entry(first_word(step)).or_default().0 += 1;
         self.world.apply(step);
         match step {
-            Step::Fork { new: session, .. } | Step::Restore { session, .. } | Step::Evict { session } => {
-                self.compare_tree(*session, false)
-            }
+            Step::Fork { new: session, .. }
+            | Step::Restore { session, .. }
+            | Step::Evict { session }
+            | Step::Seal { session } => self.compare_tree(*session, false),
             Step::Restart { .. } => self.compare_all(true),
             _ => Ok(()),
         }
@@ -310,7 +315,7 @@ impl World {
 
     fn apply(&mut self, step: &Step) {
         match step {
-            Step::Call { .. } | Step::Evict { .. } => {}
+            Step::Call { .. } | Step::Evict { .. } | Step::Seal { .. } => {}
             Step::Fork { from, new } => {
                 let origin = match from {
                     Origin::Session(session) => self.sessions.get(session),

@@ -1,7 +1,10 @@
 //! The engine as a whole, on a simulated journal.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod hooks;
 mod lifecycle;
 mod model;
 mod paths;
+mod races;
 mod rig;
+mod sealing;

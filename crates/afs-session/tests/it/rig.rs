@@ -1,5 +1,6 @@
 //! An engine on a simulated journal and a real blob store, with clock and ids of its own.
 
+use crate::hooks::Hooks;
 use afs_session::{CreateSession, Engine, EngineConfig, Fork, NewFile, Ports, Session, SessionInfo};
 use afs_store::{BlobStore, Journal, SimJournal};
 use afs_types::{Clock, ROOT_INO, Rng, SessionId, UlidGen};
@@ -41,6 +42,9 @@ impl Rng for TestRng {
     }
 }
 
+/// Small, so that every test of any length begins new layers.
+pub(crate) const LAYER_RECORDS: u64 = 32;
+
 /// Closes a journal, so that its last group is on disk before the directory goes.
 struct Ends(Arc<SimJournal>);
 
@@ -55,6 +59,8 @@ pub(crate) struct Rig {
     _ends: Ends,
     pub(crate) dir: Arc<TempDir>,
     pub(crate) journal: Arc<SimJournal>,
+    pub(crate) hooks: Arc<Hooks>,
+    pub(crate) blobs: Arc<BlobStore>,
     pub(crate) engine: Arc<Engine>,
     pub(crate) clock: Arc<TestClock>,
 }
@@ -69,18 +75,30 @@ impl Rig {
 
     fn open(dir: Arc<TempDir>, journal: Arc<SimJournal>, clock: Arc<TestClock>) -> Self {
         let rng = Arc::new(TestRng(AtomicU64::new(journal.durable().idx + 1)));
-        let port: Arc<dyn Journal> = journal.clone();
+        let hooks = Hooks::around(journal.clone());
+        let port: Arc<dyn Journal> = hooks.clone();
         let blobs = BlobStore::open(&dir.path().join("store"), [7; 32], 64 << 20, port.clone()).unwrap();
         let ids = Arc::new(UlidGen::new(clock.clone(), &*rng, 1));
-        let config = EngineConfig { fold_records: 8, ..EngineConfig::new(dir.path().join("engine")) };
-        let ports = Ports { journal: port, blobs, clock: clock.clone(), rng, ids };
+        let config = EngineConfig {
+            layer_records: LAYER_RECORDS,
+            seal_bytes_per_s: u64::MAX,
+            ..EngineConfig::new(dir.path().join("engine"))
+        };
+        let ports = Ports { journal: port, blobs: blobs.clone(), clock: clock.clone(), rng, ids };
         let _ends = Ends(journal.clone());
-        Self { _ends, engine: Engine::open(config, ports).unwrap(), dir, journal, clock }
+        Self { _ends, engine: Engine::open(config, ports).unwrap(), dir, journal, hooks, blobs, clock }
     }
 
     /// The power goes: what was not durable may be lost, as `seed` says; then the same directory is opened again.
     pub(crate) fn crash(self, seed: u64) -> Self {
         let journal = self.journal.crash(seed).unwrap();
+        let Self { dir, engine, clock, .. } = self;
+        drop(engine);
+        Self::open(dir, journal, clock)
+    }
+
+    /// Goes on with another journal in the same directory.
+    pub(crate) fn with_journal(self, journal: Arc<SimJournal>) -> Self {
         let Self { dir, engine, clock, .. } = self;
         drop(engine);
         Self::open(dir, journal, clock)
@@ -93,6 +111,10 @@ impl Rig {
         let Self { dir, engine, clock, .. } = self;
         drop(engine);
         Self::open(dir, journal, clock)
+    }
+
+    pub(crate) fn id(text: &str) -> SessionId {
+        SessionId::parse(text).unwrap()
     }
 
     pub(crate) fn empty(&self, id: &str) -> Arc<Session> {

@@ -36,6 +36,7 @@ pub(super) fn steps(world: &World, features: Features, dice: &mut Dice) -> Vec<S
         85..100 if sessions.len() > 3 => vec![Step::Delete { session }],
         100..125 => vec![Step::Evict { session }],
         125..130 => vec![Step::Restart { crash: dice.one_in(2) }],
+        132..147 => vec![Step::Seal { session }],
         130 | 131 => fill_xattrs(session, Chooser { model, dice, features }.any()),
         _ => {
             let call = Chooser { model, dice, features }.call();

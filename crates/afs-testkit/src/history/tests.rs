@@ -1,7 +1,8 @@
 //! Histories against the model itself: right, and wrong in every way that a history must notice.
 
 use super::*;
-use crate::call::{Attr, RenameHow};
+use crate::call::{Attr, RenameHow, SetAttr};
+use crate::model::{Body, FileNode};
 
 /// What is wrong with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,9 +28,10 @@ enum Bug {
     SetuidStays,
     OwnerStays,
     PathIgnoresLinks,
+    SealForgetsAByte,
 }
 
-const BUGS: [Bug; 20] = [
+const BUGS: [Bug; 21] = [
     Bug::ForkShares,
     Bug::CheckpointMoves,
     Bug::RestoreForgets,
@@ -50,6 +52,7 @@ const BUGS: [Bug; 20] = [
     Bug::SetuidStays,
     Bug::OwnerStays,
     Bug::PathIgnoresLinks,
+    Bug::SealForgetsAByte,
 ];
 
 /// The model as a subject; its nodes are its inode numbers.
@@ -219,6 +222,21 @@ impl Subject for Twin {
         }
         self.step(Step::Evict { session })
     }
+    fn seal(&mut self, session: SessionNo) -> Result<()> {
+        if self.bug == Bug::SealForgetsAByte {
+            let model = self.world.sessions.get_mut(&session).unwrap();
+            let bytes = |it: &FileNode| match &it.body {
+                Body::File(bytes) => bytes.len() as u64,
+                _ => 0,
+            };
+            let found = model.nodes().iter().map(|(node, it)| (*node, bytes(it))).find(|(_, size)| *size > 0);
+            if let Some((node, size)) = found {
+                let set = SetAttr { size: Some(size - 1), ..SetAttr::default() };
+                let _ = model.call(&Call::SetAttr { node, set }, &mut idle(&mut 0));
+            }
+        }
+        self.step(Step::Seal { session })
+    }
     fn restart(&mut self, crash: bool) -> Result<()> {
         if let Some((session, model)) = self.before_last.take() {
             self.world.sessions.insert(session, model);
@@ -234,7 +252,7 @@ fn the_model_agrees_with_itself() {
         stats.add(&run(seed, 1_500, &mut Twin::new(Bug::Nothing)).unwrap());
     }
     // Everything was tried, with success and without.
-    let never_fails = ["Checkpoint", "Delete", "Evict", "Fork", "Release", "Restart", "Restore"];
+    let never_fails = ["Checkpoint", "Delete", "Evict", "Fork", "Release", "Restart", "Restore", "Seal"];
     for (kind, (good, bad)) in &stats.calls {
         assert!(*good > 5, "{kind} succeeded {good} times");
         assert!(*bad > 0 || never_fails.contains(&&kind[..]), "{kind} failed {bad} times");

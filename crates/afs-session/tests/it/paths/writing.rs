@@ -106,13 +106,13 @@ fn append_and_offset() {
     put("/big", WriteAt::End, &big).unwrap();
     assert_eq!(bytes(&f.view(), "/big"), [&big[..], &big].concat());
     // The version form of an etag stays valid when the content is sealed into a blob.
-    let want = f.stat(&p("/log")).unwrap().etag;
+    let want = f.stat(&p("/big")).unwrap().etag;
     rig.engine.seal(f.session()).unwrap();
-    assert!(f.stat(&p("/log")).unwrap().etag.starts_with("b3-"));
+    assert!(f.stat(&p("/big")).unwrap().etag.starts_with("b3-"));
     let precondition = Precondition { if_etag: Some(want), if_absent: false };
     let options = WriteOptions { precondition, ..WriteOptions::default() };
-    f.write_file(&p("/log"), &options, &By::default(), &mut &b"x"[..]).unwrap();
-    fails(f.write_file(&p("/log"), &options, &By::default(), &mut &b"y"[..]), Reason::EtagMismatch);
+    f.write_file(&p("/big"), &options, &By::default(), &mut &b"x"[..]).unwrap();
+    fails(f.write_file(&p("/big"), &options, &By::default(), &mut &b"y"[..]), Reason::EtagMismatch);
 }
 
 #[test]
