@@ -7,6 +7,7 @@
 mod bench;
 mod corpus;
 mod demo;
+mod model;
 mod out;
 mod tidy;
 mod workspace;
@@ -30,6 +31,8 @@ enum Command {
     Corpus(corpus::Arguments),
     /// Build and run the benches; all arguments go to them (`--help` lists them).
     Bench(bench::Arguments),
+    /// Run random histories of any length on the engine and the reference model, and compare.
+    Model(model::Arguments),
     /// The guided demo: one server, one repository, a hundred sessions, one of them mounted.
     Demo(demo::Arguments),
 }
@@ -49,6 +52,7 @@ fn run() -> Result<()> {
         Command::Tidy => tidy::run(),
         Command::Corpus(arguments) => corpus::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Model(arguments) => model::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
     }
 }
