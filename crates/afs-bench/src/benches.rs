@@ -1,6 +1,7 @@
 //! The list of benches, one file each.
 
 mod fork;
+mod grpc;
 mod import;
 mod lookup;
 mod memory;
@@ -32,6 +33,7 @@ pub(crate) const ALL: &[Bench] = &[
         about: "forking through the engine: in RAM, durable, RAM of an idle fork",
         run: fork::run,
     },
+    Bench { name: "grpc", about: "ForkSession over gRPC on loopback, one and a hundred", run: grpc::run },
     Bench { name: "write", about: "4 KiB into a 1 GiB base file; disk of a typical edit", run: write::run },
     Bench { name: "recovery", about: "opening after a million records", run: recovery::run },
     Bench {

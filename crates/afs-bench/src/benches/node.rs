@@ -25,6 +25,13 @@ pub(crate) struct Node {
 impl Node {
     /// Opens or makes one.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
+        Self::open_with(dir, |_| {})
+    }
+
+    /// Opens or makes one, with other settings than the product's.
+    pub(crate) fn open_with(dir: &Path, change: impl FnOnce(&mut EngineConfig)) -> Result<Self> {
+        let mut config = EngineConfig::new(dir.join("engine"));
+        change(&mut config);
         let journal: Arc<dyn Journal> = RocksJournal::open(&dir.join("journal"), JournalOptions::default())?;
         let blobs = BlobStore::open(&dir.join("blobs"), [7; 32], CACHE_BYTES, Arc::clone(&journal))?;
         let clock = Arc::new(SystemClock);
@@ -36,7 +43,7 @@ impl Node {
             rng: Arc::new(SystemRng),
             ids,
         };
-        let engine = Engine::open(EngineConfig::new(dir.join("engine")), ports)?;
+        let engine = Engine::open(config, ports)?;
         Ok(Self { engine, journal, blobs })
     }
 

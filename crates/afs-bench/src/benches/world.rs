@@ -63,6 +63,12 @@ impl World {
         (self.dirs[file / FILES_PER_DIR], &self.names[file % FILES_PER_DIR])
     }
 
+    /// Directory and name of the `number`th file when tools walk: the files of a directory one after another, directories in an order that jumps.
+    pub(crate) fn dir_by_dir(&self, number: usize) -> (Ino, &[u8]) {
+        let dir = (number / FILES_PER_DIR).wrapping_mul(7_368_787) % self.dirs.len();
+        (self.dirs[dir], &self.names[number % FILES_PER_DIR])
+    }
+
     /// A fresh session's tree.
     pub(crate) fn tree(&self) -> Tree {
         Tree::new(Arc::clone(&self.base))
