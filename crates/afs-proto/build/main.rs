@@ -1,9 +1,11 @@
 //! Compiles `proto/aether/v1` without protoc: messages and gRPC (prost, tonic), JSON (pbjson), REST routes and
-//! field tables (`rest.rs`) and the OpenAPI document (`openapi.rs`), all from one descriptor set.
+//! field tables (`rest.rs`), the tables that requests are looked over with (`wire.rs`) and the OpenAPI document (`openapi.rs`), all from
+//! one descriptor set.
 
 mod http;
 mod openapi;
 mod rest;
+mod wire;
 
 use prost::Message as _;
 use prost_reflect::DescriptorPool;
@@ -33,6 +35,7 @@ fn main() -> Result<(), AnyError> {
     messages(&compiler, &out)?;
     json(&encoded, &out)?;
     std::fs::write(out.join("rest_routes.rs"), rest::generate(&pool)?)?;
+    std::fs::write(out.join("wire.rs"), wire::generate(&pool)?)?;
     std::fs::write(out.join("openapi.json"), openapi::generate(&pool)?)?;
     Ok(())
 }
@@ -53,6 +56,7 @@ fn messages(compiler: &protox::Compiler, out: &Path) -> Result<(), AnyError> {
         .extern_path(".google.protobuf", "::pbjson_types")
         .bytes(".")
         .btree_map(".")
+        .codec_path("crate::wire::Codec")
         .server_mod_attribute(".", "#[cfg(feature = \"server\")]")
         .compile_fds(only_ours(compiler.file_descriptor_set()))?;
     Ok(())

@@ -71,6 +71,7 @@ fn operation(route: &Route, schemas: &mut Schemas) -> Value {
             ));
         }
     }
+    parameters.extend(headers(&input));
     let mut operation = described(
         json!({
             "operationId": method.name(),
@@ -86,6 +87,27 @@ fn operation(route: &Route, schemas: &mut Schemas) -> Value {
             json!({"required": true, "content": {"application/json": {"schema": schema}}});
     }
     operation
+}
+
+/// HTTP's own ways to set fields (`rest/headers.rs` takes them).
+fn headers(input: &MessageDescriptor) -> Vec<Value> {
+    let header = |name: &str, text: &str| json!({"name": name, "in": "header", "schema": {"type": "string"}, "description": text});
+    let has = |field: &str| input.get_field_by_name(field).is_some();
+    let mut found = Vec::new();
+    if has("request_id") {
+        found.push(header("Idempotency-Key", "As `request_id`."));
+    }
+    if has("precondition") {
+        found.push(header("If-Match", "As `precondition.if_etag`: one entity tag, several, or `*`."));
+        found.push(header("If-None-Match", "Only `*`, as `precondition.if_absent`."));
+    }
+    if has("etag") || has("session") {
+        found.push(header("If-Match", "One entity tag, as the `etag` of the session, or `*`."));
+    }
+    if has("wait_seconds") {
+        found.push(header("Prefer", "`wait=N`, as `wait_seconds`."));
+    }
+    found
 }
 
 fn answer(route: &Route, schemas: &mut Schemas) -> Value {
@@ -222,9 +244,12 @@ fn raw_paths() -> Value {
     let header = |name: &str, text: &str| json!({"name": name, "in": "header", "description": text, "schema": {"type": "string"}});
     let query = |name: &str, kind: &str, text: &str| json!({"name": name, "in": "query", "description": text, "schema": {"type": kind}});
     let path = |name: &str, text: &str| json!({"name": name, "in": "path", "required": true, "description": text, "schema": {"type": "string"}});
-    let if_match = header("If-Match", "Only if the file has this ETag; `*`: only if it exists.");
-    let if_none =
-        header("If-None-Match", "Only if the file does not have this ETag; `*`: only if it does not exist.");
+    let if_match =
+        header("If-Match", "Only if the file has this ETag, or one of several; `*`: only if it exists.");
+    let if_none = header(
+        "If-None-Match",
+        "Only if the file does not have this ETag, or one of several; a PUT takes only `*`: if it does not exist.",
+    );
     let bytes = json!({"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}});
     let read = |id: &str, text: &str, content: Value| {
         json!({

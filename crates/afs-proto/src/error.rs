@@ -69,6 +69,37 @@ pub fn from_status(status: &Status) -> Error {
     }
 }
 
+/// A refusal of the transport, which knows no reasons, as one of ours; a status that has a reason stays as it is.
+pub fn typed(status: Status) -> Status {
+    if !status.details().is_empty() || status.code() == Code::Ok {
+        return status;
+    }
+    let said = status.message();
+    let refused =
+        |reason, field: &'static str| Error::new(reason, format!("{field}: {said}")).with("field", field);
+    let error = match status.code() {
+        Code::OutOfRange if said.contains("length too large") => {
+            let limit: String = said
+                .rsplit("limit is: ")
+                .next()
+                .unwrap_or("")
+                .chars()
+                .take_while(char::is_ascii_digit)
+                .collect();
+            refused(Reason::MessageTooLarge, "message").with("limit", limit)
+        }
+        // All that the transport itself calls a fault before a method of ours runs is the sender's.
+        Code::Internal if said.contains("compress") => refused(Reason::InvalidArgument, "grpc-encoding"),
+        Code::Internal => refused(Reason::InvalidArgument, "message"),
+        Code::Unimplemented if said.contains("compress") => refused(Reason::Unsupported, "grpc-encoding"),
+        Code::Unimplemented => {
+            Error::new(Reason::Unsupported, if said.is_empty() { "no such method" } else { said })
+        }
+        _ => from_status(&status),
+    };
+    to_status(&error)
+}
+
 /// When a retry may work, if a retry is the way out.
 pub(crate) fn retry_after(reason: Reason) -> Option<Duration> {
     match reason {
@@ -168,6 +199,32 @@ mod tests {
         let error = from_status(&Status::unavailable("connection refused"));
         assert_eq!((error.reason, error.message()), (Reason::Unavailable, "connection refused"));
         assert_eq!(from_status(&Status::unknown("?")).reason, Reason::Internal);
+    }
+
+    #[test]
+    fn what_the_transport_says_gets_a_reason() {
+        for (status, reason, fact) in [
+            (
+                Status::out_of_range(
+                    "Error, decoded message length too large: found 9 bytes, the limit is: 8 bytes",
+                ),
+                Reason::MessageTooLarge,
+                ("limit", "8"),
+            ),
+            (Status::internal("Missing request message."), Reason::InvalidArgument, ("field", "message")),
+            (
+                Status::unimplemented("Content is compressed with `x` which isn't supported"),
+                Reason::Unsupported,
+                ("field", "grpc-encoding"),
+            ),
+        ] {
+            let error = from_status(&typed(status));
+            assert_eq!(error.reason, reason);
+            assert!(error.metadata().contains(&(fact.0, fact.1.to_owned())), "{error:?}");
+        }
+        assert_eq!(from_status(&typed(Status::unimplemented(""))).reason, Reason::Unsupported);
+        let ours = to_status(&Error::bare(Reason::Internal));
+        assert_eq!(from_status(&typed(ours)).reason, Reason::Internal, "a fault of ours stays one");
     }
 
     #[test]

@@ -12,9 +12,10 @@ mod error;
 mod problem;
 #[cfg(feature = "rest")]
 pub mod rest;
+pub mod wire;
 
 pub use convert::{duration_ns, timestamp, timestamp_ns, to_duration};
-pub use error::{DOMAIN, from_status, to_status};
+pub use error::{DOMAIN, from_status, to_status, typed};
 pub use problem::{Problem, Violation};
 
 /// Messages, clients and (feature `server`) services of package `aether.v1`.

@@ -150,7 +150,7 @@ reasons! {
     /// Still used by something.
     InUse = "IN_USE", Conflict, 16, 409, "end what uses it first, or force";
     /// The branch at the source has moved on.
-    PromoteConflict = "PROMOTE_CONFLICT", Conflict, 11, 409, "refresh the source, rebase, commit and promote again";
+    PromoteConflict = "PROMOTE_CONFLICT", Conflict, 11, 409, "promote to another branch and merge it there; to replace what the branch has, name that commit (if_branch_oid)";
     /// The source is not one that this works on.
     NotGit = "NOT_GIT", Conflict, 95, 409, "make the session from a git source";
     /// Nothing changed, so there is nothing to commit.
@@ -197,6 +197,11 @@ impl Error {
     /// `field` has a value that can never be right; `want` says what would be.
     pub fn invalid(field: &'static str, want: impl fmt::Display) -> Self {
         Self::new(Reason::InvalidArgument, format!("{field}: want {want}")).with("field", field)
+    }
+    /// `field` has more than a limit allows; `what` says of what, e.g. `bytes`.
+    pub fn above(field: &'static str, limit: impl fmt::Display, what: &str) -> Self {
+        let limit = limit.to_string();
+        Self::invalid(field, format!("at most {limit} {what}").trim_end()).with("limit", limit)
     }
     /// An I/O error: full disk and missing files keep their meaning. `action` is in the present tense ("open pack").
     pub fn io(action: impl fmt::Display, source: std::io::Error) -> Self {

@@ -42,8 +42,26 @@ pub const DEFAULT_PAGE: usize = 100;
 pub const MAX_PAGE: usize = 1_000;
 /// Largest gRPC message or JSON body, in bytes. Raw file bytes are streamed and not bound by it.
 pub const MAX_MESSAGE_SIZE_BYTES: usize = 16 << 20;
+/// Most elements (items of lists and maps, nested messages; in JSON every value) of one request: two bytes on the wire can
+/// stand for hundreds in RAM.
+pub const MAX_MESSAGE_ELEMENTS: usize = 200_000;
+/// Most bytes of requests that have not arrived whole, or are being answered, over all connections. Streamed file bytes count only until
+/// they are taken.
+pub const MAX_INTAKE_BYTES: usize = 256 << 20;
+/// Longest time from the first to the last byte of one message or JSON body, in milliseconds.
+pub const MAX_MESSAGE_TIME_MS: u64 = 120_000;
+/// Most bytes of one page of a list; it ends early when it would have more, and goes on with its token.
+pub const MAX_PAGE_BYTES: usize = 3 << 20;
+/// Most bytes of a stream that are ready before its reader takes them.
+pub const MAX_STREAM_AHEAD_BYTES: usize = 4 << 20;
+/// How long the reader of a stream may take nothing before it is cut, in milliseconds.
+pub const MAX_READER_PAUSE_MS: u64 = 60_000;
+/// Largest diff or patch that an answer holds, in bytes; larger ones are left out and said to be.
+pub const MAX_DIFF_BYTES: usize = 4 << 20;
 /// Largest single read or write of the mount and the Bridge, in bytes.
 pub const MAX_IO_BYTES: usize = 1 << 20;
+/// Largest piece of a WriteFile stream, in bytes: a few of each upload are in memory.
+pub const MAX_WRITE_PIECE_BYTES: usize = 4 << 20;
 /// Largest file that `edit`, `patch` and `lines` load into memory, in bytes.
 pub const MAX_TEXT_FILE_BYTES: u64 = 64 << 20;
 /// Largest patch, in bytes.

@@ -18,7 +18,8 @@ impl<'a> NameRef<'a> {
             return Err(Error::new(
                 Reason::NameTooLong,
                 format!("a name has {} bytes, the limit is {}", bytes.len(), limits::MAX_NAME_BYTES),
-            ));
+            )
+            .with("limit", limits::MAX_NAME_BYTES.to_string()));
         }
         let bad = bytes.is_empty()
             || bytes == b"."
@@ -94,7 +95,8 @@ impl SessionPath {
                 Reason::PathTooLong,
                 format!("the path has {} bytes, the limit is {}", bytes.len(), limits::MAX_PATH_BYTES),
             )
-            .with("field", "path"));
+            .with("field", "path")
+            .with("limit", limits::MAX_PATH_BYTES.to_string()));
         }
         let names: Result<Vec<Name>> =
             bytes.split(|b| *b == b'/').filter(|p| !p.is_empty()).map(Name::new).collect();
@@ -104,7 +106,8 @@ impl SessionPath {
                 Reason::PathTooLong,
                 format!("the path has {} components, the limit is {}", names.len(), limits::MAX_PATH_DEPTH),
             )
-            .with("field", "path"));
+            .with("field", "path")
+            .with("limit", limits::MAX_PATH_DEPTH.to_string()));
         }
         Ok(Self(names))
     }
@@ -165,7 +168,8 @@ impl fmt::Display for SessionPath {
     }
 }
 
-fn escape(bytes: &[u8]) -> String {
+/// Bytes as text, lossless: what is not UTF-8, and `%`, becomes `%XX`. For paths, and for targets of symbolic links.
+pub fn escape(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -181,13 +185,15 @@ fn escape(bytes: &[u8]) -> String {
     out
 }
 
-fn unescape(text: &str) -> Vec<u8> {
+/// The bytes that [`escape`] wrote.
+pub fn unescape(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut i = 0;
     while i < bytes.len() {
-        let hex = (bytes[i] == b'%').then(|| text.get(i + 1..i + 3)).flatten();
-        match hex.and_then(|h| u8::from_str_radix(h, 16).ok()) {
+        let digit = |at: usize| bytes.get(at).and_then(|b| char::from(*b).to_digit(16)).map(|d| d as u8);
+        let hex = (bytes[i] == b'%').then(|| Some(digit(i + 1)? * 16 + digit(i + 2)?)).flatten();
+        match hex {
             Some(b) => {
                 out.push(b);
                 i += 3;
@@ -222,6 +228,8 @@ mod tests {
             assert_eq!(SessionPath::parse_text(&path.to_text()).unwrap(), path);
             assert_eq!(path.to_bytes(), raw);
         }
+        // `+` is a sign to a parser of numbers, not a digit.
+        assert_eq!(unescape("%+1%2"), b"%+1%2");
         assert_eq!(SessionPath::parse(b"a//b/").unwrap(), SessionPath::parse(b"/a/b").unwrap());
         for bad in [&b"/a/../b"[..], b"./a", &[b'a'; 5000]] {
             assert!(SessionPath::parse(bad).is_err());

@@ -3,20 +3,26 @@
 //!
 //! Guarantees: every wrong field is refused with its name ([`shape`]); answers are canonical proto JSON; a server
 //! stream is `text/event-stream`, or `application/x-ndjson` when asked for by `Accept`; an error before the first
-//! message has its own HTTP status, one after it is an `error` event (or `{"error": problem}` line).
+//! message has its own HTTP status, one after it is an `error` event (or `{"error": problem}` line). Nothing that a client says
+//! is left out silently: a body where none belongs, a member twice, a precondition that the method does not have is refused.
 //!
 //! Deliberately absent: raw file bytes, which are streamed by routes of the server's own.
 
+mod etags;
+mod headers;
+mod json;
 mod percent;
 mod reply;
 mod shape;
 
+pub use etags::{Etag, Etags, header_text};
 pub use percent::{decode as percent_decode, query_pairs};
-pub use reply::problem_response;
+pub use reply::{problem_response, problem_with_status};
 pub use shape::{Field, Kind, Many, Shape};
 
 use afs_types::{Error, Reason, Result, limits};
 use axum::RequestExt as _;
+use axum::body::HttpBody as _;
 use axum::extract::{RawPathParams, Request};
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
@@ -110,6 +116,10 @@ async fn message<Q: DeserializeOwned>(
     if body {
         fields = json_body(&parts.headers, content).await?;
         shape.check(&mut fields)?;
+    } else if !content.is_end_stream()
+        && !read_body(content, limits::MAX_MESSAGE_SIZE_BYTES).await?.is_empty()
+    {
+        return Err(shape::invalid("body", "no body here: send fields as query parameters"));
     }
     for (name, value) in in_path {
         let value = Value::String(value);
@@ -117,7 +127,7 @@ async fn message<Q: DeserializeOwned>(
             return Err(shape::invalid(&name, "the same value as in the path, or none"));
         }
     }
-    from_headers(shape, &parts.headers, &mut fields)?;
+    headers::take(shape, &parts.headers, &mut fields)?;
     let message = serde_json::from_value(Value::Object(fields)).map_err(|e| {
         Error::new(Reason::InvalidArgument, format!("{}: {e}", shape.name)).with("field", "body")
     })?;
@@ -138,56 +148,33 @@ async fn json_body(headers: &HeaderMap, body: axum::body::Body) -> Result<Map<St
     if media.as_deref().is_some_and(|m| m != "application/json" && m != "application/x-www-form-urlencoded") {
         return Err(shape::invalid("content-type", "application/json"));
     }
-    let bytes = read_body(body).await?;
+    if let Some(coding) = header_text(headers, &header::CONTENT_ENCODING)?.filter(|c| c != "identity") {
+        return Err(shape::invalid("content-encoding", format!("none, not {coding}")));
+    }
+    let bytes = read_body(body, limits::MAX_MESSAGE_SIZE_BYTES).await?;
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(Map::new());
     }
-    match serde_json::from_slice(&bytes) {
-        Ok(Value::Object(fields)) => Ok(fields),
-        Ok(_) => Err(shape::invalid("body", "a JSON object")),
-        Err(e) => Err(shape::invalid("body", format!("JSON ({e})"))),
-    }
+    json::object(&bytes)
 }
 
-async fn read_body(body: axum::body::Body) -> Result<Bytes> {
-    axum::body::to_bytes(body, limits::MAX_MESSAGE_SIZE_BYTES).await.map_err(|e| {
+async fn read_body(body: axum::body::Body, most: usize) -> Result<Bytes> {
+    axum::body::to_bytes(body, most).await.map_err(|e| {
         let mut cause: Option<&dyn std::error::Error> = Some(&e);
         while let Some(error) = cause {
             if error.is::<http_body_util::LengthLimitError>() {
-                return Error::new(
-                    Reason::MessageTooLarge,
-                    format!("the body has more than {} bytes", limits::MAX_MESSAGE_SIZE_BYTES),
-                )
-                .with("field", "body")
-                .with("limit", limits::MAX_MESSAGE_SIZE_BYTES.to_string());
+                return Error::new(Reason::MessageTooLarge, format!("the body has more than {most} bytes"))
+                    .with("field", "body")
+                    .with("limit", most.to_string());
+            }
+            // The server's own word on why it stopped reading.
+            if let Some(status) = error.downcast_ref::<Status>() {
+                return crate::from_status(status);
             }
             cause = error.source();
         }
         Error::new(Reason::InvalidArgument, format!("the body broke off: {e}")).with("field", "body")
     })
-}
-
-/// HTTP's own ways to say what some messages have a field for.
-fn from_headers(shape: &'static Shape, headers: &HeaderMap, fields: &mut Map<String, Value>) -> Result<()> {
-    let wait = |text: &str| text.split(',').find_map(|p| p.trim().strip_prefix("wait=").map(str::to_owned));
-    let unquoted = |text: &str| Some(text.trim().trim_matches('"').to_owned()).filter(|t| t != "*");
-    let mut take = |header: &str,
-                    field: &'static str,
-                    value: &dyn Fn(&str) -> Option<String>|
-     -> Result<()> {
-        let Some(found) = headers.get(header).filter(|_| shape.field(field).is_some()) else { return Ok(()) };
-        let text =
-            found.to_str().map_err(|_| shape::invalid(field, format!("printable ASCII in {header}")))?;
-        if let (Some(text), false) = (value(text), fields.contains_key(field)) {
-            let mut one = Map::new();
-            shape.take_query(&mut one, vec![(field.to_owned(), text)])?;
-            fields.extend(one);
-        }
-        Ok(())
-    };
-    take("idempotency-key", "request_id", &|text| Some(text.to_owned()))?;
-    take("if-match", "etag", &unquoted)?;
-    take("prefer", "wait_seconds", &wait)
 }
 
 fn wants_lines(headers: &HeaderMap) -> bool {

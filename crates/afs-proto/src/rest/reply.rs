@@ -22,9 +22,15 @@ pub(super) fn json<A: Serialize>(answer: &A, path: &str) -> Response {
 
 /// An error as problem+json, with the status of its reason.
 pub fn problem_response(error: &Error, path: Option<&str>) -> Response {
+    problem_with_status(error, error.reason.http_status(), path)
+}
+
+/// An error as problem+json with a status that only HTTP has, e.g. 405.
+pub fn problem_with_status(error: &Error, status: u16, path: Option<&str>) -> Response {
     let mut problem = Problem::from(error);
     problem.instance = path.map(str::to_owned);
-    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    problem.status = status;
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let body = serde_json::to_vec(&problem).unwrap_or_default(); // plain strings and numbers always encode
     let mut response = with_type(status, "application/problem+json", body.into());
     if let Some(after) = problem.retry_after_ms {
