@@ -24,12 +24,14 @@ mod push;
 mod refs;
 mod sink;
 mod temp;
+mod tracked;
 mod url;
 
 pub use afs_core::base::Totals;
 pub use commit::{CommitMeta, CommitWritten, EditContent, EditEntry, TreeEdit, write_commit};
 pub use object::Oid;
 pub use push::{Pushed, push};
+pub use tracked::Tracked;
 
 use afs_core::base::{BaseBuilder, BaseTable, NewEntry, NodeKind};
 use afs_store::BlobStore;

@@ -4,7 +4,7 @@
 //! state before it as an automatic checkpoint, and revisions go on growing.
 
 use crate::engine::Engine;
-use crate::lifecycle::{Page, check_text, page_size};
+use crate::lifecycle::{Page, Room, check_text, page_size};
 use crate::records::{CheckpointRec, Stored};
 use crate::requests::Begin;
 use crate::session::{Cut, Session};
@@ -84,21 +84,25 @@ impl Engine {
     ) -> Result<Page<CheckpointInfo>> {
         self.session_record(session)?;
         let size = page_size(size)?;
-        let (mut items, mut more) = (Vec::new(), false);
-        for id in self.checkpoint_ids(session)? {
-            if after.is_some_and(|a| id.as_str() <= a) {
-                continue;
-            }
-            let info = self.get_checkpoint(session, &id)?;
+        let (mut items, mut more, mut room) = (Vec::new(), false, Room::default());
+        self.checkpoint_ids(session, after, &mut |id| {
+            let info = match self.get_checkpoint(session, &id) {
+                // Deleted since the list began.
+                Err(error) if error.reason == Reason::CheckpointNotFound => {
+                    return Ok(ControlFlow::Continue(()));
+                }
+                other => other?,
+            };
             if info.record.automatic && !automatic_too {
-                continue;
+                return Ok(ControlFlow::Continue(()));
             }
-            if items.len() == size {
+            if items.len() == size || !room.takes(info.record.name.len() + info.record.message.len() + 200) {
                 more = true;
-                break;
+                return Ok(ControlFlow::Break(()));
             }
             items.push(info);
-        }
+            Ok(ControlFlow::Continue(()))
+        })?;
         let next = if more { items.last().map(|i: &CheckpointInfo| i.id.to_string()) } else { None };
         Ok(Page { items, next })
     }
@@ -119,7 +123,8 @@ impl Engine {
         if_revision: Option<u64>,
         request_id: Option<&RequestId>,
     ) -> Result<Restored> {
-        let parts = [session.as_str().as_bytes(), checkpoint.as_str().as_bytes()];
+        let at = if_revision.map_or(Vec::new(), |r| r.to_le_bytes().to_vec());
+        let parts = [session.as_str().as_bytes(), checkpoint.as_str().as_bytes(), &at];
         let attempt = match self.begin("RestoreCheckpoint", request_id, &parts)? {
             Begin::Done(answer) => return remembered(&answer),
             Begin::Go(attempt) => attempt,
@@ -161,23 +166,27 @@ impl Engine {
         Err(Reason::Internal.into())
     }
 
-    fn checkpoint_ids(&self, session: &SessionId) -> Result<Vec<CheckpointId>> {
+    /// Visits the checkpoints of a session in order of their ids, after one.
+    fn checkpoint_ids(
+        &self,
+        session: &SessionId,
+        after: Option<&str>,
+        visit: &mut dyn FnMut(CheckpointId) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
         let prefix = by_session_prefix(session);
-        let mut ids = Vec::new();
-        self.shared.ports.journal.scan(Space::Name, &prefix, None, &mut |key, _| {
+        let from = after.map_or(prefix.clone(), |a| [prefix.as_slice(), a.as_bytes(), b"\0"].concat());
+        self.shared.ports.journal.scan(Space::Name, &from, None, &mut |key, _| {
             let Some(id) = key.strip_prefix(prefix.as_slice()) else { return Ok(ControlFlow::Break(())) };
-            ids.push(CheckpointId::parse(&String::from_utf8_lossy(id))?);
-            Ok(ControlFlow::Continue(()))
-        })?;
-        Ok(ids)
+            visit(CheckpointId::parse(&String::from_utf8_lossy(id))?)
+        })
     }
 
     /// Removes all checkpoints of a session that is being deleted.
     pub(crate) fn drop_checkpoints(&self, session: &SessionId, batch: &mut Batch) -> Result<()> {
-        for id in self.checkpoint_ids(session)? {
+        self.checkpoint_ids(session, None, &mut |id| {
             batch.delete(Space::Checkpoint, id.as_str()).delete(Space::Name, by_session(session, &id));
-        }
-        Ok(())
+            Ok(ControlFlow::Continue(()))
+        })
     }
 }
 

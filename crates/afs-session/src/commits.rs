@@ -1,28 +1,29 @@
 //! From a session back to git: commit, promote, and what changed.
 //!
-//! Guarantees: a commit is of one instant, its tree is exactly the session's tracked content (every path of the base commit that is still
-//! there, and new ones that no `.gitignore` leaves out; never `.git`); its record and the git objects are on disk before the
-//! call returns. Promote never loses somebody else's commit: it moves a branch forward, or replaces exactly the commit the caller names.
-//! Deliberately absent: merging (a later service), signing, and running git inside a session's tree.
+//! Guarantees: a commit is of one instant, its tree is exactly the session's tracked content (every path of the base commit or the
+//! session's commit before that is still there, and new ones that no `.gitignore` leaves out; never anything named `.git`, and of a
+//! submodule its entry, not what is checked out in it); its record and the git objects are on disk before the call returns. A
+//! session's commits stand one on the other, the first on the newest commit of the session it was forked from whose content it has, or on the base.
+//! Promote never loses somebody else's commit: it moves a branch forward, or replaces exactly the commit the caller names.
+//! Deliberately absent: merging (a later service), signing, running git inside a session's tree, and commits that somebody makes with
+//! git in a mount: they are in the session's own `.git`; what they changed in the files is in the next commit here like any other change.
 
-use crate::content::{ContentReader, read_content};
+mod edits;
+
 use crate::engine::Engine;
-use crate::ignores::Ignores;
-use crate::lifecycle::{Page, check_text, page_size};
+use crate::lifecycle::{Page, Room, check_text, page_size};
 use crate::records::{CheckpointRec, CommitRec, Stored, VersionRec, session_key};
 use crate::requests::Begin;
 use crate::session::{Cut, Session};
-use crate::sources::page_of;
-use afs_base::{CommitMeta, EditContent, EditEntry, NoProgress, TreeEdit};
-use afs_core::base::NodeKind;
-use afs_core::diff::{ChangeKind, PathChange, diff};
-use afs_core::tree::{FIRST_COOKIE, Tree};
+use afs_base::{CommitMeta, NoProgress, Tracked};
+use afs_core::diff::{PathChange, diff};
+use afs_core::tree::Tree;
 use afs_store::{Batch, BlobStore, Space};
 use afs_types::{
-    CheckpointId, CommitId, Error, Ino, Name, Reason, RequestId, Result, SessionId, SessionPath, VersionId,
-    limits,
+    CheckpointId, CommitId, Error, LayerId, Reason, RequestId, Result, SessionId, VersionId, limits,
 };
-use std::collections::BTreeMap;
+use edits::tree_edits;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// A request for a commit.
@@ -89,6 +90,7 @@ impl Engine {
         };
         let live = self.session(&want.session)?;
         let git = GitBase::of(self, &live)?;
+        let _turn = self.commit_turn(&want.session);
         let (cut, at, job) = live.cut(|cut, _| match want.if_revision {
             Some(r) if r != cut.seq => Err(Error::new(
                 Reason::RevisionMismatch,
@@ -116,12 +118,13 @@ impl Engine {
         cut: &Cut,
         want: &CommitRequest,
     ) -> Result<CommitRec> {
-        let previous = self.session_record(live.id())?.last_commit;
-        let parent_commit = previous.as_ref().map(|id| self.get_commit(id)).transpose()?;
-        let parent_oid = parent_commit.as_ref().map_or(git.commit.clone(), |c| c.record.oid.clone());
+        let previous = self.last_commit(live, cut)?;
+        let parent_oid = previous.as_ref().map_or(&git.commit, |c| &c.record.oid).clone();
         let base = Tree::new(live.family().base.clone());
         let blobs = self.shared.ports.blobs.clone();
-        let edits = tree_edits(&base, &cut.tree, &blobs)?;
+        let tracked =
+            previous.as_ref().map(|c| Tracked::open(&git.mirror, &c.record.tree_oid)).transpose()?;
+        let edits = tree_edits(&base, &cut.tree, &blobs, tracked)?;
         let now = self.shared.now_ns();
         let or =
             |text: &str, default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
@@ -133,7 +136,7 @@ impl Engine {
         };
         let parents = [parent_oid];
         let written = afs_base::write_commit(&git.mirror, &git.commit, &parents, edits.into_iter(), meta)?;
-        let parent_tree = parent_commit.as_ref().map(|c| c.record.tree_oid.as_str());
+        let parent_tree = previous.as_ref().map(|c| c.record.tree_oid.as_str());
         let unchanged = match parent_tree {
             Some(tree) => tree == written.tree_oid,
             None => written.files_changed == 0,
@@ -154,10 +157,42 @@ impl Engine {
             oid: written.oid,
             tree_oid: written.tree_oid,
             files_changed: written.files_changed,
-            parent: previous,
+            parent: previous.map(|c| c.id),
             pushed: None,
             created_ns: now,
         })
+    }
+
+    /// The commit that the next one stands on; none: the base's.
+    fn last_commit(&self, live: &Session, cut: &Cut) -> Result<Option<CommitInfo>> {
+        let mut record = self.session_record(live.id())?;
+        if let Some(id) = &record.last_commit {
+            return self.get_commit(id).map(Some);
+        }
+        // Of those it was forked from, directly or not: their newest commit that was made before the fork.
+        while let Some(parent) = record.parent.take() {
+            record = match self.session_record(&parent) {
+                Err(error) if error.reason == Reason::SessionNotFound => return Ok(None),
+                other => other?,
+            };
+            let mut next = record.last_commit.clone();
+            while let Some(id) = next {
+                let info = self.get_commit(&id)?;
+                if self.stands_on(cut.layer, info.record.layer)? {
+                    return Ok(Some(info));
+                }
+                next = info.record.parent;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether one layer is, or lies on, another: numbers grow upwards.
+    fn stands_on(&self, mut layer: LayerId, other: LayerId) -> Result<bool> {
+        while layer > other {
+            layer = self.shared.layer(layer)?.parent;
+        }
+        Ok(layer == other)
     }
 
     /// Writes the commit's record and makes it the session's newest, in one batch.
@@ -185,20 +220,22 @@ impl Engine {
         after: Option<&str>,
     ) -> Result<Page<CommitInfo>> {
         let size = page_size(size)?;
-        let ids = self.ids_after(Space::Commit, "", after, usize::MAX)?;
-        let mut found = Vec::new();
-        for id in ids {
-            let info = self.get_commit(&CommitId::parse(&id)?)?;
-            if session.is_none_or(|s| *s == info.record.session) {
-                found.push(info);
-                if found.len() > size {
-                    break;
-                }
+        let from = after.map_or(Vec::new(), |a| [a.as_bytes(), b"\0"].concat());
+        let (mut items, mut more, mut room) = (Vec::new(), false, Room::default());
+        self.shared.ports.journal.scan(Space::Commit, &from, None, &mut |key, value| {
+            let record = CommitRec::decode(value)?;
+            if session.is_some_and(|s| *s != record.session) {
+                return Ok(ControlFlow::Continue(()));
             }
-        }
-        let (_, next) = page_of(found.iter().map(|c| c.id.to_string()).collect(), size);
-        found.truncate(size);
-        Ok(Page { items: found, next })
+            if items.len() == size || !room.takes(record.message.len() + 400) {
+                more = true;
+                return Ok(ControlFlow::Break(()));
+            }
+            items.push(CommitInfo { id: CommitId::parse(&String::from_utf8_lossy(key))?, record });
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let next = if more { items.last().map(|c: &CommitInfo| c.id.to_string()) } else { None };
+        Ok(Page { items, next })
     }
 
     /// Puts a commit on a branch of the source. See [`PromoteRequest::expect`] for what is refused.
@@ -289,111 +326,4 @@ impl GitBase {
         let source = engine.source_record(&record.source)?;
         Ok(Self { commit, mirror: afs_base::mirror_of(&source.location, &engine.import_dirs())? })
     }
-}
-
-/// The edits that turn the base commit's tree into the session's tracked content.
-fn tree_edits(base: &Tree, new: &Tree, blobs: &Arc<BlobStore>) -> Result<Vec<Result<TreeEdit>>> {
-    let mut edits = Edits { base, new, blobs, ignores: Ignores::new(new, blobs)?, out: BTreeMap::new() };
-    let changes = diff(base, new);
-    // Removals first, so that what is put at the same path has the last word.
-    for change in &changes {
-        edits.removal(change);
-    }
-    for change in &changes {
-        edits.addition(change)?;
-    }
-    Ok(edits.out.into_iter().map(|(path, change)| Ok(TreeEdit { path: parts(&path), change })).collect())
-}
-
-struct Edits<'a> {
-    base: &'a Tree,
-    new: &'a Tree,
-    blobs: &'a Arc<BlobStore>,
-    ignores: Ignores<'a>,
-    /// The last word on each path.
-    out: BTreeMap<SessionPath, Option<EditEntry>>,
-}
-
-impl Edits<'_> {
-    fn removal(&mut self, change: &PathChange) {
-        let gone = match &change.kind {
-            ChangeKind::Deleted => &change.path,
-            ChangeKind::Renamed { from, .. } => from,
-            // A path can change its type: what was there goes.
-            ChangeKind::Modified => &change.path,
-            ChangeKind::Added | ChangeKind::Mode => return,
-        };
-        if !is_git(gone) {
-            self.out.insert(gone.clone(), None);
-        }
-    }
-
-    fn addition(&mut self, change: &PathChange) -> Result<()> {
-        if change.kind == ChangeKind::Deleted || is_git(&change.path) {
-            return Ok(());
-        }
-        let Some(ino) = self.new.walk(&change.path) else { return Ok(()) };
-        let whole = matches!(change.kind, ChangeKind::Renamed { .. });
-        let mut todo = vec![(ino, change.path.clone())];
-        while let Some((ino, path)) = todo.pop() {
-            let Some(attr) = self.new.attr(ino) else { continue };
-            let is_gitlink = self.gitlink(ino).is_some();
-            if attr.is_dir() && !is_gitlink {
-                // Children of an added directory are changes of their own; those of a moved one are not.
-                if whole {
-                    self.new.readdir(ino, FIRST_COOKIE, &mut |item| {
-                        todo.extend(Name::new(item.name).ok().map(|n| (item.ino, path.join(n))));
-                        true
-                    });
-                }
-                continue;
-            }
-            let tracked = self.base.walk(&path).is_some();
-            if !tracked && self.ignores.is_ignored(&path, false)? {
-                continue;
-            }
-            if let Some(entry) = self.entry(ino)? {
-                self.out.insert(path, Some(entry));
-            }
-        }
-        Ok(())
-    }
-
-    fn gitlink(&self, ino: Ino) -> Option<[u8; 20]> {
-        let entry = self.new.base().entry(ino)?;
-        (entry.kind == NodeKind::Gitlink).then_some(entry.git_oid).flatten()
-    }
-
-    /// What git keeps of an inode: files, links and submodules; nothing of fifos and devices.
-    fn entry(&self, ino: Ino) -> Result<Option<EditEntry>> {
-        if let Some(oid) = self.gitlink(ino) {
-            return Ok(Some(EditEntry::Gitlink(oid)));
-        }
-        let attr = self.new.attr(ino).ok_or(Reason::Stale)?;
-        let (content, size) = self.new.content(ino).ok_or(Reason::Stale)?;
-        if attr.is_symlink() {
-            let target = read_content(self.blobs, &content, size, 0, limits::MAX_SYMLINK_BYTES)?;
-            return Ok(Some(EditEntry::Symlink(target.to_vec())));
-        }
-        if !attr.is_file() {
-            return Ok(None);
-        }
-        let known = (attr.version == 0).then(|| self.new.base().entry(ino).and_then(|e| e.git_oid)).flatten();
-        let content = match known {
-            Some(oid) => EditContent::Known(oid),
-            None => EditContent::Stream {
-                len: size,
-                reader: Box::new(ContentReader::new(self.blobs.clone(), content, size)),
-            },
-        };
-        Ok(Some(EditEntry::File { executable: attr.mode & 0o100 != 0, content }))
-    }
-}
-
-fn is_git(path: &SessionPath) -> bool {
-    path.names().first().is_some_and(|n| n.as_bytes() == b".git")
-}
-
-fn parts(path: &SessionPath) -> Vec<Vec<u8>> {
-    path.names().iter().map(|n| n.as_bytes().to_vec()).collect()
 }

@@ -17,6 +17,7 @@ use afs_types::{Error, LayerId, Reason, Result, SessionId, SourceId, VersionId};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Weak};
 
 const SHARDS: usize = 64;
@@ -41,10 +42,14 @@ pub struct Engine {
     pub(crate) imports: Mutex<HashMap<SourceId, Arc<Import>>>,
     /// A session's record is read, changed and written by one at a time. Rare: labels, names, archive, commit. Taken before `moving`.
     record_turns: Stripes,
+    /// Commits of one session come one after the other, each on top of the one before.
+    commit_turns: Stripes,
     /// Source records are looked up, changed and written by one at a time. Rare: made, refreshed, imported.
     pub(crate) source_turns: Mutex<()>,
     /// Ids that callers chose, from before they are looked for until they are in the journal or given up.
     pub(crate) wanted: Mutex<HashSet<SessionId>>,
+    /// Nanoseconds; no session with an end has one before. Not known at the start.
+    pub(crate) next_expiry: AtomicI64,
 }
 
 impl Engine {
@@ -70,8 +75,10 @@ impl Engine {
             requests: stripes(),
             imports: Mutex::default(),
             record_turns: stripes(),
+            commit_turns: stripes(),
             source_turns: Mutex::default(),
             wanted: Mutex::default(),
+            next_expiry: AtomicI64::new(i64::MIN),
         }))
     }
 
@@ -95,6 +102,11 @@ impl Engine {
         let session = self.load_session(id)?;
         // Whoever made it meanwhile has the one that counts.
         Ok(self.shard(id).write().entry(id.clone()).or_insert(session).clone())
+    }
+
+    /// The turn of a session's commit.
+    pub(crate) fn commit_turn(&self, id: &SessionId) -> MutexGuard<'_, ()> {
+        self.commit_turns[self.hasher.hash_one(id) as usize % STRIPES].lock()
     }
 
     /// A session if it is in RAM.

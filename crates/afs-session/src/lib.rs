@@ -8,6 +8,7 @@ mod checkpoints;
 mod commits;
 mod content;
 mod engine;
+mod expiry;
 mod family;
 mod fs;
 mod ignores;

@@ -98,6 +98,24 @@ pub struct Page<T> {
     pub next: Option<String>,
 }
 
+/// What is left of a page's bytes.
+pub(crate) struct Room(usize);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(limits::MAX_PAGE_BYTES)
+    }
+}
+
+impl Room {
+    /// Whether an item fits; the first one always does, so that a list gets on.
+    pub(crate) fn takes(&mut self, bytes: usize) -> bool {
+        let fits = bytes <= self.0 || self.0 == limits::MAX_PAGE_BYTES;
+        self.0 = self.0.saturating_sub(bytes.max(1));
+        fits
+    }
+}
+
 /// Which sessions to list.
 #[derive(Clone, Debug, Default)]
 pub struct ListSessions {
@@ -183,6 +201,7 @@ impl Engine {
             expires_ns: want.ttl_ns.map(|t| now.saturating_add(t)),
             generation: 1,
         };
+        self.note_expiry(record.expires_ns);
         let made = Made { ids: &ids, record: &record, attempt: attempt.as_ref(), family: &family };
         let forked = self.make_sessions(&made, &cut)?;
         self.shared.wait(forked.at)?;
@@ -216,6 +235,7 @@ impl Engine {
                 format!("1 to {}, and at least as many as new_session_ids", limits::MAX_FORKS),
             ));
         }
+        check_answer(want)?;
         let ids = self.new_ids(&want.new_ids, want.count as usize)?;
         let origin = self.fork_origin(want)?;
         let family = origin.family();
@@ -234,6 +254,7 @@ impl Engine {
             expires_ns: want.ttl_ns.map(|t| now.saturating_add(t)),
             generation: 1,
         };
+        self.note_expiry(record.expires_ns);
         let made = Made { ids: &ids, record: &record, attempt, family };
         let forked = match &origin {
             Origin::Kept(_, cut) => self.make_sessions(&made, cut)?,
@@ -390,13 +411,13 @@ impl Engine {
     pub fn list_sessions(&self, query: &ListSessions) -> Result<Page<SessionInfo>> {
         let size = page_size(query.page_size)?;
         let from = query.after.as_ref().map_or(b"s".to_vec(), |a| [b"s", a.as_bytes(), b"\0"].concat());
-        let (mut found, mut more) = (Vec::new(), false);
+        let (mut found, mut more, mut room) = (Vec::new(), false, Room::default());
         self.shared.ports.journal.scan(Space::Session, &from, Some(b"t"), &mut |key, value| {
             let record = SessionRec::decode(value)?;
             if !query.matches(&record) {
                 return Ok(ControlFlow::Continue(()));
             }
-            if found.len() == size {
+            if found.len() == size || !room.takes(value.len() + 300) {
                 more = true;
                 return Ok(ControlFlow::Break(()));
             }
@@ -433,6 +454,7 @@ impl Engine {
             rec.labels = change.labels.unwrap_or(std::mem::take(&mut rec.labels));
             if let Some(ttl) = change.ttl_ns {
                 rec.expires_ns = ttl.map(|t| now.saturating_add(t));
+                self.note_expiry(rec.expires_ns);
             }
             Ok(())
         })?;
@@ -592,34 +614,42 @@ fn taken(id: &SessionId) -> Error {
     Error::new(Reason::AlreadyExists, format!("{id} exists already")).with("id", id.as_str())
 }
 
+/// Every fork is in the answer with its labels: refused before, not after, when that would be more than a message holds.
+fn check_answer(want: &Fork) -> Result<()> {
+    let labels: usize = want.labels.iter().map(|(k, v)| k.len() + v.len() + 8).sum();
+    let most = limits::MAX_MESSAGE_SIZE_BYTES / want.count as usize - 600;
+    if labels <= most {
+        return Ok(());
+    }
+    Err(Error::above("labels", most, &format!("bytes in all for {} forks in one call", want.count))
+        .next("fork fewer at once, or set labels afterwards"))
+}
+
 /// A page size within the limits; 0 is the default.
 pub(crate) fn page_size(want: usize) -> Result<usize> {
     match want {
         0 => Ok(limits::DEFAULT_PAGE),
         n if n <= limits::MAX_PAGE => Ok(n),
-        _ => Err(Error::invalid("page_size", format!("at most {}", limits::MAX_PAGE))),
+        _ => Err(Error::above("page_size", limits::MAX_PAGE, "")),
     }
 }
 
 pub(crate) fn check_text(field: &'static str, text: &str) -> Result<()> {
     if text.len() > limits::MAX_MESSAGE_BYTES {
-        return Err(Error::invalid(field, format!("at most {} bytes", limits::MAX_MESSAGE_BYTES)));
+        return Err(Error::above(field, limits::MAX_MESSAGE_BYTES, "bytes"));
     }
     Ok(())
 }
 
 pub(crate) fn check_labels(labels: &Labels) -> Result<()> {
-    let bad = labels.len() > limits::MAX_LABELS
-        || labels.iter().any(|(k, v)| k.is_empty() || k.len().max(v.len()) > limits::MAX_LABEL_BYTES);
-    if bad {
-        return Err(Error::invalid(
-            "labels",
-            format!(
-                "at most {} labels of at most {} bytes each",
-                limits::MAX_LABELS,
-                limits::MAX_LABEL_BYTES
-            ),
-        ));
+    if labels.len() > limits::MAX_LABELS {
+        return Err(Error::above("labels", limits::MAX_LABELS, "labels"));
+    }
+    if labels.iter().any(|(k, v)| k.len().max(v.len()) > limits::MAX_LABEL_BYTES) {
+        return Err(Error::above("labels", limits::MAX_LABEL_BYTES, "bytes in a key or value"));
+    }
+    if labels.keys().any(String::is_empty) {
+        return Err(Error::invalid("labels", "keys that are not empty"));
     }
     Ok(())
 }

@@ -5,9 +5,9 @@
 //! are; the same source and commit give the same version at once. Versions never change.
 
 use crate::engine::Engine;
-use crate::lifecycle::{Page, check_labels, check_text, page_size};
+use crate::lifecycle::{Page, Room, check_labels, check_text, page_size};
 use crate::records::{Labels, SourceRec, Stored, VersionRec};
-use crate::requests::Begin;
+use crate::requests::{Attempt, Begin};
 use afs_base::{ImportDirs, ImportSpec, Imported, Progress};
 use afs_store::{Batch, Space};
 use afs_types::{Error, Reason, RequestId, Result, SourceId, VersionId};
@@ -103,9 +103,10 @@ impl Engine {
             Some(_) => None,
         };
         if let Some(id) = known {
-            let id = String::from_utf8_lossy(&id).into_owned();
+            let id = SourceId::parse(&String::from_utf8_lossy(&id))?;
             drop(turn);
-            return self.refresh_source(&SourceId::parse(&id)?, None);
+            self.rename_source(&id, &want, attempt.as_ref())?;
+            return self.refresh_source(&id, None);
         }
         let id = want.source_id.unwrap_or_else(|| SourceId::from_ulid(self.shared.ports.ids.next_ulid()));
         if self.shared.read::<SourceRec>(Space::Source, id.as_str().as_bytes())?.is_some() {
@@ -123,6 +124,23 @@ impl Engine {
         drop(turn);
         self.start_import(&id, &record)?;
         self.get_source(&id)
+    }
+
+    /// What a request says about a source that is there already: a name and labels that are given replace those it has.
+    fn rename_source(&self, id: &SourceId, want: &CreateSource, attempt: Option<&Attempt<'_>>) -> Result<()> {
+        let _turn = self.source_turns.lock();
+        let mut record = self.source_record(id)?;
+        if !want.display_name.is_empty() {
+            record.display_name.clone_from(&want.display_name);
+        }
+        if !want.labels.is_empty() {
+            record.labels.clone_from(&want.labels);
+        }
+        let mut batch = put_source(id, &record);
+        if let Some(attempt) = attempt {
+            attempt.remember(&[id.to_string()], &mut batch);
+        }
+        self.shared.commit(batch)
     }
 
     fn new_source_record(&self, want: &CreateSource) -> SourceRec {
@@ -160,7 +178,10 @@ impl Engine {
 
     /// A source, its state and its progress.
     pub fn get_source(&self, id: &SourceId) -> Result<SourceInfo> {
-        let record = self.source_record(id)?;
+        Ok(self.source_info(id, self.source_record(id)?))
+    }
+
+    fn source_info(&self, id: &SourceId, record: SourceRec) -> SourceInfo {
         let running = self.imports.lock().get(id).cloned();
         let progress = running.as_ref().map(|i| {
             let total = i.total.load(Ordering::Relaxed);
@@ -171,7 +192,7 @@ impl Engine {
             (None, Some(_)) => SourceState::Ready,
             (None, None) => SourceState::Failed,
         };
-        Ok(SourceInfo { id: id.clone(), record, state, progress })
+        SourceInfo { id: id.clone(), record, state, progress }
     }
 
     /// Waits until no import of the source runs, `limit` at most. The answer says whether it is still running.
@@ -187,10 +208,19 @@ impl Engine {
 
     /// Sources in order of id.
     pub fn list_sources(&self, size: usize, after: Option<&str>) -> Result<Page<SourceInfo>> {
-        let ids = self.ids_after(Space::Source, "", after, page_size(size)? + 1)?;
-        let mut page = page_of(ids, page_size(size)?);
-        let next = page.1.take();
-        let items = page.0.iter().map(|id| self.get_source(&SourceId::parse(id)?)).collect::<Result<_>>()?;
+        let size = page_size(size)?;
+        let from = after.map_or(Vec::new(), |a| [a.as_bytes(), b"\0"].concat());
+        let (mut items, mut more, mut room) = (Vec::new(), false, Room::default());
+        self.shared.ports.journal.scan(Space::Source, &from, None, &mut |key, value| {
+            if items.len() == size || !room.takes(value.len() + 300) {
+                more = true;
+                return Ok(ControlFlow::Break(()));
+            }
+            let id = SourceId::parse(&String::from_utf8_lossy(key))?;
+            items.push(self.source_info(&id, SourceRec::decode(value)?));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let next = if more { items.last().map(|i: &SourceInfo| i.id.to_string()) } else { None };
         Ok(Page { items, next })
     }
 
@@ -389,37 +419,9 @@ impl Engine {
     pub(crate) fn import_dirs(&self) -> ImportDirs {
         ImportDirs { mirrors: self.shared.config.mirrors(), temp: self.shared.config.temp() }
     }
-
-    /// Text keys of a space with a prefix, after one, at most `most`.
-    pub(crate) fn ids_after(
-        &self,
-        space: Space,
-        prefix: &str,
-        after: Option<&str>,
-        most: usize,
-    ) -> Result<Vec<String>> {
-        let from = after.map_or(prefix.as_bytes().to_vec(), |a| [a.as_bytes(), b"\0"].concat());
-        let mut ids = Vec::new();
-        self.shared.ports.journal.scan(space, &from, None, &mut |key, _| {
-            if !key.starts_with(prefix.as_bytes()) || ids.len() == most {
-                return Ok(ControlFlow::Break(()));
-            }
-            ids.push(String::from_utf8_lossy(key).into_owned());
-            Ok(ControlFlow::Continue(()))
-        })?;
-        Ok(ids)
-    }
 }
 
 const INTERRUPTED: &str = "the import was interrupted";
-
-/// Cuts a list that was asked for one more than a page; the second part is where the next page starts.
-pub(crate) fn page_of(mut ids: Vec<String>, size: usize) -> (Vec<String>, Option<String>) {
-    let more = ids.len() > size;
-    ids.truncate(size);
-    let next = if more { ids.last().cloned() } else { None };
-    (ids, next)
-}
 
 fn put_source(id: &SourceId, record: &SourceRec) -> Batch {
     let mut batch = Batch::new();

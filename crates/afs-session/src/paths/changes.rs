@@ -125,7 +125,7 @@ impl Files<'_> {
     /// Makes all changes in one step, or none. The error of a change names its index, from 0.
     pub fn submit_changes(&self, set: &ChangeSet, by: &By) -> Result<Changes> {
         if set.changes.len() > limits::MAX_CHANGES {
-            return Err(Error::invalid("changes", format!("at most {}", limits::MAX_CHANGES)));
+            return Err(Error::above("changes", limits::MAX_CHANGES, "in one set"));
         }
         for (n, change) in set.changes.iter().enumerate() {
             if let ChangeOp::Edit { edits, .. } = &change.op {

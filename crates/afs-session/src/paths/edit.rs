@@ -42,7 +42,7 @@ pub struct Edited {
     pub entry: Option<Entry>,
     /// Places that were changed.
     pub replacements: u32,
-    /// Unified diff; empty when the text is too large to compare.
+    /// Unified diff; empty when the text is too large to compare, or the diff larger than `limits::MAX_DIFF_BYTES`.
     pub diff: String,
     /// The session's revision that holds the change.
     pub revision: u64,
@@ -162,14 +162,17 @@ pub(super) fn apply(text: &str, edits: &[Replacement]) -> Result<(String, u32)> 
     Ok((text, count))
 }
 
-/// The unified diff of two texts that differ in at most `differing` lines, as git would head it. Empty when it would take too long.
+/// The unified diff of two texts that differ in at most `differing` lines, as git would head it. Empty when it would take too long
+/// or be larger than an answer holds.
 pub(super) fn unified(path: &SessionPath, old: &str, new: &str, differing: usize) -> String {
     if (lines_of(old) + lines_of(new)).saturating_mul(differing) > MAX_DIFF_STEPS {
         return String::new();
     }
     let path = path.to_text();
     let diff = similar::TextDiff::from_lines(old, new);
-    diff.unified_diff().context_radius(3).header(&format!("a{path}"), &format!("b{path}")).to_string()
+    let text =
+        diff.unified_diff().context_radius(3).header(&format!("a{path}"), &format!("b{path}")).to_string();
+    if text.len() > limits::MAX_DIFF_BYTES { String::new() } else { text }
 }
 
 fn lines_of(text: &str) -> usize {

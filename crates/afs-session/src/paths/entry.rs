@@ -28,6 +28,14 @@ pub struct Entry {
     pub base: bool,
 }
 
+impl Entry {
+    /// About how many bytes it takes in an answer.
+    pub(crate) fn weight(&self) -> usize {
+        let names: usize = self.path.names().iter().map(|n| n.as_bytes().len() + 1).sum();
+        names + self.target.as_ref().map_or(0, Vec::len) + 200
+    }
+}
+
 /// What must hold for a change to happen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Precondition {

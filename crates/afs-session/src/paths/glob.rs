@@ -9,7 +9,7 @@ use super::walk::Walker;
 use super::work::entry_of;
 use super::{View, page};
 use crate::ignores::Ignores;
-use crate::lifecycle::page_size;
+use crate::lifecycle::{Room, page_size};
 use afs_core::diff::{ChangeKind, diff};
 use afs_core::tree::{Attr, Tree};
 use afs_types::{Error, Name, Reason, Result, SessionPath, limits};
@@ -49,17 +49,18 @@ impl View {
         let print: [&[u8]; 2] = [b"glob", print.as_bytes()];
         let position = page::decode(&print, token)?;
         let facts = &mut self.facts();
-        let (mut entries, mut last, mut more) = (Vec::new(), Vec::new(), false);
+        let (mut entries, mut last, mut more, mut room) = (Vec::new(), Vec::new(), false, Room::default());
         let enter = |relative: &[u8], depth: usize| pattern.may_enter(relative, depth);
         self.search(&query.scope, position.as_deref(), &enter, &mut |relative, attr| {
             if !pattern.fits(relative) {
                 return Ok(ControlFlow::Continue(()));
             }
-            if entries.len() == size {
+            let entry = entry_of(&self.tree, facts, below(&query.scope.path, relative), attr)?;
+            if entries.len() == size || !room.takes(entry.weight()) {
                 more = true;
                 return Ok(ControlFlow::Break(()));
             }
-            entries.push(entry_of(&self.tree, facts, below(&query.scope.path, relative), attr)?);
+            entries.push(entry);
             last = relative.to_vec();
             Ok(ControlFlow::Continue(()))
         })?;

@@ -158,7 +158,7 @@ impl<'a> Search<'a> {
         visit: &'a mut dyn FnMut(GrepMatch) -> Result<ControlFlow<()>>,
     ) -> Result<Self> {
         if query.before.max(query.after) > MAX_CONTEXT {
-            return Err(Error::invalid("before", format!("at most {MAX_CONTEXT} lines, as for after")));
+            return Err(Error::above("before", MAX_CONTEXT, "lines, as for after"));
         }
         let most = match query.max_count {
             0 => limits::MAX_GREP_MATCHES,
@@ -316,7 +316,7 @@ fn matcher(query: &GrepQuery) -> Result<RegexMatcher> {
 
 fn overrides(globs: &[String]) -> Result<Override> {
     if globs.len() > MAX_GLOBS {
-        return Err(Error::invalid("globs", format!("at most {MAX_GLOBS}")));
+        return Err(Error::above("globs", MAX_GLOBS, ""));
     }
     let mut builder = OverrideBuilder::new(".");
     for glob in globs {

@@ -6,7 +6,7 @@ use super::resolve::{Place, walk};
 use super::walk::Walker;
 use super::work::entry_of;
 use super::{Files, View, page};
-use crate::lifecycle::page_size;
+use crate::lifecycle::{Room, page_size};
 use afs_types::{Reason, Result, SessionPath};
 use std::ops::ControlFlow;
 
@@ -51,17 +51,18 @@ impl View {
             None => Walker::new(&self.tree, dir.ino, path.clone()),
         };
         let facts = &mut self.facts();
-        let (mut entries, mut last, mut more) = (Vec::new(), Vec::new(), false);
+        let (mut entries, mut last, mut more, mut room) = (Vec::new(), Vec::new(), false, Room::default());
         loop {
             if walker.item().is_some_and(|i| i.depth < depth) {
                 walker.enter();
             }
             let Some(item) = walker.next() else { break };
-            if entries.len() == size {
+            let entry = entry_of(&self.tree, facts, walker.path(), item.attr)?;
+            if entries.len() == size || !room.takes(entry.weight()) {
                 more = true;
                 break;
             }
-            entries.push(entry_of(&self.tree, facts, walker.path(), item.attr)?);
+            entries.push(entry);
             last = walker.relative().to_vec();
         }
         let next = more.then(|| page::encode(&query, &last));

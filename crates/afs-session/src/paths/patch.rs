@@ -197,7 +197,7 @@ fn parse(patch: &Patch) -> Result<Vec<FilePatch>> {
         unified::parse(&patch.text, patch.strip)?
     };
     if files.len() > limits::MAX_CHANGES {
-        return Err(Error::invalid("patch", format!("at most {} files", limits::MAX_CHANGES)));
+        return Err(Error::above("patch", limits::MAX_CHANGES, "files"));
     }
     Ok(files)
 }

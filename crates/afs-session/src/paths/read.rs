@@ -95,7 +95,7 @@ impl View {
     /// Whole files of at most `max_bytes` each (0: 1 MiB), each with its own failure; together at most as much as one message holds.
     pub fn batch_read(&self, paths: &[SessionPath], max_bytes: u64) -> Result<Vec<Result<FileBytes>>> {
         if paths.len() > MAX_BATCH {
-            return Err(Error::invalid("paths", format!("at most {MAX_BATCH}")));
+            return Err(Error::above("paths", MAX_BATCH, "in one call"));
         }
         let most = if max_bytes == 0 { DEFAULT_BATCH_FILE_BYTES } else { max_bytes };
         // Room for the rest of the message, and for base64 in JSON.

@@ -1,0 +1,148 @@
+//! What a commit has that its base has not, as edits of the base's tree.
+//!
+//! Guarantees: those of the parent module about what is tracked. Deliberately absent: writing git objects (`afs_base` does).
+
+use crate::content::{ContentReader, read_content};
+use crate::ignores::Ignores;
+use afs_base::{EditContent, EditEntry, Tracked, TreeEdit};
+use afs_core::base::NodeKind;
+use afs_core::diff::{ChangeKind, PathChange, diff};
+use afs_core::tree::{FIRST_COOKIE, Tree};
+use afs_store::BlobStore;
+use afs_types::{Ino, Name, ROOT_INO, Reason, Result, SessionPath, limits};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The edits that turn the base commit's tree into the session's tracked content.
+pub(super) fn tree_edits(
+    base: &Tree,
+    new: &Tree,
+    blobs: &Arc<BlobStore>,
+    tracked: Option<Tracked>,
+) -> Result<Vec<Result<TreeEdit>>> {
+    let mut edits =
+        Edits { base, new, blobs, tracked, ignores: Ignores::new(new, blobs)?, out: BTreeMap::new() };
+    let changes = diff(base, new);
+    // Removals first, so that what is put at the same path has the last word.
+    for change in &changes {
+        edits.removal(change);
+    }
+    for change in &changes {
+        edits.addition(change)?;
+    }
+    Ok(edits.out.into_iter().map(|(path, change)| Ok(TreeEdit { path: parts(&path), change })).collect())
+}
+
+struct Edits<'a> {
+    base: &'a Tree,
+    new: &'a Tree,
+    blobs: &'a Arc<BlobStore>,
+    /// The commit before.
+    tracked: Option<Tracked>,
+    ignores: Ignores<'a>,
+    /// The last word on each path.
+    out: BTreeMap<SessionPath, Option<EditEntry>>,
+}
+
+impl Edits<'_> {
+    fn removal(&mut self, change: &PathChange) {
+        let gone = match &change.kind {
+            ChangeKind::Deleted => &change.path,
+            ChangeKind::Renamed { from, .. } => from,
+            // A path can change its type: what was there goes.
+            ChangeKind::Modified => &change.path,
+            ChangeKind::Added | ChangeKind::Mode => return,
+        };
+        if !is_git(gone) {
+            self.out.insert(gone.clone(), None);
+        }
+    }
+
+    fn addition(&mut self, change: &PathChange) -> Result<()> {
+        if change.kind == ChangeKind::Deleted || is_git(&change.path) || self.is_in_submodule(&change.path) {
+            return Ok(());
+        }
+        let Some(ino) = self.new.walk(&change.path) else { return Ok(()) };
+        let whole = matches!(change.kind, ChangeKind::Renamed { .. });
+        let mut todo = vec![(ino, change.path.clone())];
+        while let Some((ino, path)) = todo.pop() {
+            let Some(attr) = self.new.attr(ino) else { continue };
+            let is_gitlink = self.gitlink(ino).is_some();
+            if attr.is_dir() && !is_gitlink {
+                // Children of an added directory are changes of their own; those of a moved one are not.
+                if whole {
+                    self.new.readdir(ino, FIRST_COOKIE, &mut |item| {
+                        let child = Name::new(item.name).ok().filter(|n| n.as_bytes() != GIT);
+                        todo.extend(child.map(|n| (item.ino, path.join(n))));
+                        true
+                    });
+                }
+                continue;
+            }
+            let is_new = self.base.walk(&path).is_none();
+            if is_new && self.ignores.is_ignored(&path, false)? && !self.was_committed(&path)? {
+                continue;
+            }
+            if let Some(entry) = self.entry(ino)? {
+                self.out.insert(path, Some(entry));
+            }
+        }
+        Ok(())
+    }
+
+    /// What git tracks stays tracked when a rule to ignore it comes later.
+    fn was_committed(&mut self, path: &SessionPath) -> Result<bool> {
+        let names: Vec<&[u8]> = path.names().iter().map(Name::as_bytes).collect();
+        self.tracked.as_mut().map_or(Ok(false), |tracked| tracked.holds(&names))
+    }
+
+    /// What is checked out in a submodule belongs to its own repository.
+    fn is_in_submodule(&self, path: &SessionPath) -> bool {
+        let (mut at, names) = (ROOT_INO, path.names());
+        names[..names.len().saturating_sub(1)].iter().any(|name| {
+            at = self.new.lookup(at, name.as_bytes()).unwrap_or(0);
+            self.gitlink(at).is_some()
+        })
+    }
+
+    fn gitlink(&self, ino: Ino) -> Option<[u8; 20]> {
+        let entry = self.new.base().entry(ino)?;
+        (entry.kind == NodeKind::Gitlink).then_some(entry.git_oid).flatten()
+    }
+
+    /// What git keeps of an inode: files, links and submodules; nothing of fifos and devices.
+    fn entry(&self, ino: Ino) -> Result<Option<EditEntry>> {
+        if let Some(oid) = self.gitlink(ino) {
+            return Ok(Some(EditEntry::Gitlink(oid)));
+        }
+        let attr = self.new.attr(ino).ok_or(Reason::Stale)?;
+        let (content, size) = self.new.content(ino).ok_or(Reason::Stale)?;
+        if attr.is_symlink() {
+            let target = read_content(self.blobs, &content, size, 0, limits::MAX_SYMLINK_BYTES)?;
+            return Ok(Some(EditEntry::Symlink(target.to_vec())));
+        }
+        if !attr.is_file() {
+            return Ok(None);
+        }
+        let known = (attr.version == 0).then(|| self.new.base().entry(ino).and_then(|e| e.git_oid)).flatten();
+        let content = match known {
+            Some(oid) => EditContent::Known(oid),
+            None => EditContent::Stream {
+                len: size,
+                reader: Box::new(ContentReader::new(self.blobs.clone(), content, size)),
+            },
+        };
+        Ok(Some(EditEntry::File { executable: attr.mode & 0o100 != 0, content }))
+    }
+}
+
+const GIT: &[u8] = b".git";
+
+/// A repository's own files, also of one that lies in the session: git has no way to keep them.
+fn is_git(path: &SessionPath) -> bool {
+    path.names().iter().any(|n| n.as_bytes() == GIT)
+}
+
+fn parts(path: &SessionPath) -> Vec<Vec<u8>> {
+    path.names().iter().map(|n| n.as_bytes().to_vec()).collect()
+}
