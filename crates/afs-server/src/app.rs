@@ -149,8 +149,23 @@ impl App {
                 }
             }
         };
+        let expire = async {
+            loop {
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                let (engine, all) = (self.engine.clone(), self.all.clone());
+                match self.pool.run(move || engine.delete_expired(&|id| all.let_go(id))).await {
+                    Ok(gone) if gone.is_empty() => {}
+                    Ok(gone) => {
+                        tracing::info!(count = gone.len(), "the time of sessions was over");
+                        self.sessions_changed(&gone);
+                    }
+                    Err(error) => tracing::warn!(?error, "delete sessions whose time is over"),
+                }
+            }
+        };
         tokio::select! {
             () = evict => {}
+            () = expire => {}
             () = self.bridge.expire_forever() => {}
             () = self.stopping() => {}
         }

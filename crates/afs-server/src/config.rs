@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Where the server listens unless told otherwise.
-pub const DEFAULT_LISTEN: &str = "127.0.0.1:7440";
+pub const DEFAULT_LISTEN: &str = afs_types::DEFAULT_ADDRESS;
 
 /// Everything that can be set, each from one place.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct Settings {
     pub resident_sessions: Option<usize>,
     /// A session leaves RAM after being idle for this long.
     pub idle_after_seconds: Option<u64>,
-    /// Calls that may wait for the disk at once.
+    /// Calls that may wait for the disk at once; as many streams and uploads beside them.
     pub blocking_threads: Option<usize>,
     /// Connections served at once.
     pub max_connections: Option<usize>,
@@ -64,7 +64,7 @@ pub struct Config {
     pub resident_sessions: usize,
     /// A session leaves RAM after being idle for this long.
     pub idle_after: Duration,
-    /// Calls that may wait for the disk at once.
+    /// Calls that may wait for the disk at once; as many streams and uploads beside them.
     pub blocking_threads: usize,
     /// Connections served at once.
     pub max_connections: usize,
@@ -152,6 +152,13 @@ impl Settings {
             log_format: self.log_format.unwrap_or_default(),
             log_level: self.log_level.unwrap_or_else(|| "info".into()),
         })
+    }
+}
+
+impl Config {
+    /// Most threads that block at once: the pool's, and a few for the runtime itself.
+    pub fn max_blocking_threads(&self) -> usize {
+        crate::pool::threads(self.blocking_threads) + 8
     }
 }
 

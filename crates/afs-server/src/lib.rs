@@ -15,6 +15,7 @@ mod disk;
 mod file_system;
 mod guard;
 mod inode;
+mod intake;
 mod listen;
 mod mount;
 mod page;

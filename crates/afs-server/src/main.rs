@@ -5,6 +5,7 @@
 use afs_server::{Config, LogFormat, Running, Settings, start};
 use afs_types::{Error, Reason, Result};
 use clap::{Args, Parser, Subcommand};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -107,10 +108,10 @@ fn run(command: Command) -> Result<()> {
     };
     log_to_stderr(&config)?;
     abort_on_panic();
+    raise_open_files(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        // Calls, streams, and a few for the runtime itself.
-        .max_blocking_threads(2 * config.blocking_threads + 8)
+        .max_blocking_threads(config.max_blocking_threads())
         .thread_name("afs-async")
         .build()
         .map_err(|e| Error::io("start the async runtime", e))?;
@@ -122,7 +123,8 @@ async fn serve(config: Config) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let running = start(config).await?;
-    print!("{}", welcome(&running));
+    // Somebody who reads only the first line has closed the pipe: no reason to stop.
+    let _ = std::io::stdout().lock().write_all(welcome(&running).as_bytes());
     let name = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
@@ -172,6 +174,23 @@ fn log_to_stderr(config: &Config) -> Result<()> {
         LogFormat::Json => lines.json().init(),
     }
     Ok(())
+}
+
+/// Every connection takes a descriptor; many systems allow a program 1024 unless it asks for what it may have.
+fn raise_open_files(config: &Config) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, ..now }) {
+        tracing::warn!(%error, "raise the limit of open files");
+    }
+    let most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if most < config.max_connections as u64 * 2 {
+        tracing::warn!(
+            most,
+            connections = config.max_connections,
+            "few open files for so many connections: raise `ulimit -n`"
+        );
+    }
 }
 
 /// A panic may have left state in RAM half changed; what is on disk is whole. So: stop at once and start again from there.

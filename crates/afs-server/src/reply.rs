@@ -76,7 +76,7 @@ pub(crate) fn page_size(size: i32) -> Result<usize> {
     usize::try_from(size)
         .ok()
         .filter(|n| *n <= max)
-        .ok_or_else(|| Error::invalid("page_size", format!("0 to {max}")))
+        .ok_or_else(|| Error::invalid("page_size", format!("0 to {max}")).with("limit", max.to_string()))
 }
 
 /// A precondition on a revision; 0 is none.

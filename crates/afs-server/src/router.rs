@@ -5,11 +5,12 @@ use crate::app::App;
 use crate::bridge::Bridge;
 use crate::file_system::FileSystem;
 use crate::guard::local_only;
+use crate::intake::{Intake, account, is_grpc};
 use crate::persistence::Persistence;
 use crate::session::Sessions;
 use crate::source::Sources;
 use crate::{raw, reply};
-use afs_proto::rest::{self, problem_response};
+use afs_proto::rest::{self, problem_response, problem_with_status};
 use afs_proto::v1::admin_service_server::AdminServiceServer;
 use afs_proto::v1::bridge_service_server::BridgeServiceServer;
 use afs_proto::v1::file_system_service_server::FileSystemServiceServer;
@@ -19,7 +20,7 @@ use afs_proto::v1::source_service_server::SourceServiceServer;
 use afs_types::{Error, Reason, Result, limits};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::{from_fn, map_response};
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -80,6 +81,7 @@ pub(crate) async fn router(app: Arc<App>) -> Result<Router> {
     Ok(router
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(Arc::new(Intake::default()), account))
         .layer(from_fn(local_only))
         .layer(map_response(plain_sniffing)))
 }
@@ -134,14 +136,7 @@ async fn wrong_method(request: Request) -> Response {
     )
     .with("field", "method")
     .next("see /openapi.json for the methods of this path");
-    let mut response = problem_response(&error, Some(request.uri().path()));
-    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-    response
-}
-
-fn is_grpc(request: &Request) -> bool {
-    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
-    kind.is_some_and(|k| k.starts_with("application/grpc"))
+    problem_with_status(&error, StatusCode::METHOD_NOT_ALLOWED.as_u16(), Some(request.uri().path()))
 }
 
 /// No browser may take an answer for something else than it says.

@@ -1,17 +1,16 @@
 //! Change sets as the engine takes them. An error names the change and the field: `changes[3].write.path`.
 
-use super::wire::{bytes, precondition, replacements};
+use super::wire::{precondition, replacements};
 use crate::reply::{path, revision};
 use afs_proto::v1;
 use afs_session::paths::{Change, ChangeOp, ChangeSet};
-use afs_types::{Error, Reason, Result, SessionPath, limits};
+use afs_types::{Error, Reason, Result, SessionPath, limits, unescape};
 use v1::change::Op;
 
 /// A whole change set.
 pub(crate) fn change_set(r: v1::SubmitChangesRequest) -> Result<ChangeSet> {
     if r.changes.len() > limits::MAX_CHANGES {
-        return Err(Error::invalid("changes", format!("at most {}", limits::MAX_CHANGES))
-            .with("limit", limits::MAX_CHANGES.to_string()));
+        return Err(Error::above("changes", limits::MAX_CHANGES, "in one set"));
     }
     let changes = r.changes.into_iter().enumerate().map(|(n, change)| one(n, change));
     Ok(ChangeSet {
@@ -57,7 +56,7 @@ fn one(n: usize, change: v1::Change) -> Result<Change> {
             parents: op.parents,
         },
         Op::Symlink(op) => {
-            ChangeOp::Symlink { path: at("symlink.path", &op.path)?, target: bytes(&op.target) }
+            ChangeOp::Symlink { path: at("symlink.path", &op.path)?, target: unescape(&op.target) }
         }
         Op::Chmod(op) if op.mode > 0o7777 => {
             return Err(wrong(&field("chmod.mode"), "permission bits, at most 4095 (octal 7777)"));

@@ -3,7 +3,7 @@
 use super::read::{self, FileRange};
 use super::{changes, wire};
 use crate::app::App;
-use crate::pool::durable;
+use crate::pool::{Weigh, durable};
 use crate::raw::body_reader;
 use crate::reply::{Reply, fail, field, level, optional, page_size, path, reply, waits};
 use afs_proto::v1;
@@ -11,7 +11,7 @@ use afs_proto::v1::MutationResponse;
 use afs_proto::v1::file_system_service_server::FileSystemService;
 use afs_session::Stamp;
 use afs_session::paths::{CopyFrom, Entry, FileBytes, Files, GlobQuery, GrepQuery, Scope, Written};
-use afs_types::{Error, Result, SessionId, SessionPath, limits};
+use afs_types::{Error, Reason, Result, SessionId, SessionPath, limits, unescape};
 use futures::{Stream, StreamExt as _};
 use std::ops::ControlFlow;
 use std::pin::Pin;
@@ -20,6 +20,28 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// Answers for files.
 pub(crate) struct FileSystem(pub(crate) Arc<App>);
+
+impl Weigh for v1::Entry {
+    fn weight(&self) -> usize {
+        size_of::<Self>() + self.path.len() + self.symlink_target.len()
+    }
+}
+
+impl Weigh for v1::ReadFileResponse {
+    fn weight(&self) -> usize {
+        match &self.part {
+            Some(v1::read_file_response::Part::Data(data)) => data.len(),
+            _ => size_of::<Self>(),
+        }
+    }
+}
+
+impl Weigh for v1::GrepMatch {
+    fn weight(&self) -> usize {
+        let lines = self.context_before.iter().chain(&self.context_after);
+        size_of::<Self>() + self.path.len() + self.text.len() + lines.map(|l| l.len() + 24).sum::<usize>()
+    }
+}
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -55,14 +77,34 @@ impl FileSystem {
         if wait { durable(&*self.0.journal, stamp.at).await } else { Ok(()) }
     }
 
-    async fn stream<T: Send + 'static>(
+    async fn stream<T: Weigh + Send + 'static>(
         &self,
+        compares: bool,
         work: impl FnOnce(&afs_session::Engine, &mut dyn FnMut(T) -> bool) -> Result<()> + Send + 'static,
     ) -> Reply<Answers<T>> {
         let engine = self.0.engine.clone();
-        let items = self.0.pool.stream(move |sink| work(&engine, sink)).await.map_err(fail)?;
-        Ok(Response::new(Box::pin(items.map(|item| item.map_err(fail)))))
+        let work = move |sink: &mut dyn FnMut(T) -> bool| work(&engine, sink);
+        let items = match compares {
+            true => self.0.pool.stream_comparison(work).await,
+            false => self.0.pool.stream(work).await,
+        };
+        Ok(Response::new(Box::pin(items.map_err(fail)?.map(|item| item.map_err(fail)))))
     }
+}
+
+/// A piece of an upload, of a size of which a few may wait.
+fn piece(data: bytes::Bytes) -> Result<bytes::Bytes> {
+    let most = limits::MAX_WRITE_PIECE_BYTES;
+    if data.len() <= most {
+        return Ok(data);
+    }
+    Err(Error::new(
+        Reason::MessageTooLarge,
+        format!("data: {} bytes in one message, the limit is {most}", data.len()),
+    )
+    .with("field", "data")
+    .with("limit", most.to_string())
+    .next("send the file in smaller pieces"))
 }
 
 fn search_scope(path_text: &str, respect_gitignore: bool, changed_only: bool) -> Result<Scope> {
@@ -115,7 +157,8 @@ impl FileSystemService for FileSystem {
         let r = r.into_inner();
         let id = id(&r.session_id).map_err(fail)?;
         let prefix = path("path_prefix", &r.path_prefix).map_err(fail)?;
-        self.stream(move |engine, sink| read::manifest(engine, &id, &r.checkpoint_id, &prefix, sink)).await
+        self.stream(false, move |engine, sink| read::manifest(engine, &id, &r.checkpoint_id, &prefix, sink))
+            .await
     }
 
     async fn read_file(&self, r: Request<v1::ReadFileRequest>) -> Reply<Self::ReadFileStream> {
@@ -128,7 +171,7 @@ impl FileSystemService for FileSystem {
             limit: r.limit,
             if_none_match: r.if_none_match,
         };
-        self.stream(move |engine, sink| range.run(engine, sink)).await
+        self.stream(false, move |engine, sink| range.run(engine, sink)).await
     }
 
     async fn write_file(&self, r: Request<Streaming<v1::WriteFileRequest>>) -> Reply<MutationResponse> {
@@ -142,9 +185,9 @@ impl FileSystemService for FileSystem {
         let by = wire::by(&header.request_id).map_err(fail)?;
         let (path, options) = wire::write_options(header).map_err(fail)?;
         let data = parts.map(|part| match part {
-            Ok(v1::WriteFileRequest { part: Some(v1::write_file_request::Part::Data(data)) }) => Ok(data),
+            Ok(v1::WriteFileRequest { part: Some(v1::write_file_request::Part::Data(data)) }) => piece(data),
             Ok(_) => Err(Error::invalid("data", "bytes in every message after the first")),
-            Err(status) => Err(afs_proto::from_status(&status)),
+            Err(status) => Err(afs_proto::from_status(&afs_proto::typed(status))),
         });
         let (mut bytes, feed) = body_reader(data);
         let engine = self.0.engine.clone();
@@ -160,10 +203,7 @@ impl FileSystemService for FileSystem {
         let r = r.into_inner();
         let path = path("path", &r.path).map_err(fail)?;
         if r.max_bytes > (limits::MAX_MESSAGE_SIZE_BYTES / 2) as u64 {
-            return Err(fail(Error::invalid(
-                "max_bytes",
-                format!("at most {}", limits::MAX_MESSAGE_SIZE_BYTES / 2),
-            )));
+            return Err(fail(Error::above("max_bytes", limits::MAX_MESSAGE_SIZE_BYTES / 2, "bytes")));
         }
         let window = self.on(&r.session_id, move |f| {
             f.view_at(&r.checkpoint_id)?.read_lines(&path, r.start_line, r.limit, r.max_bytes)
@@ -244,7 +284,7 @@ impl FileSystemService for FileSystem {
     async fn create_symlink(&self, r: Request<v1::CreateSymlinkRequest>) -> Reply<MutationResponse> {
         let r = r.into_inner();
         let (path, by) = (path("path", &r.path).map_err(fail)?, wire::by(&r.request_id).map_err(fail)?);
-        let target = wire::bytes(&r.target);
+        let target = unescape(&r.target);
         self.change(&r.session_id, r.durability, move |f| f.symlink(&path, &target, &by)).await
     }
 
@@ -298,7 +338,13 @@ impl FileSystemService for FileSystem {
         let size = page_size(r.page_size).map_err(fail)?;
         let scope = search_scope(&r.path, r.respect_gitignore, r.changed_only).map_err(fail)?;
         let query = GlobQuery { pattern: r.pattern, scope };
-        let found = self.on(&r.session_id, move |f| f.view().glob(&query, size, &r.page_token)).await;
+        let (id, engine) = (id(&r.session_id).map_err(fail)?, self.0.engine.clone());
+        let compares = query.scope.changed_only;
+        let search = move || engine.files(&id)?.view().glob(&query, size, &r.page_token);
+        let found = match compares {
+            true => self.0.pool.run_comparison(search).await,
+            false => self.0.pool.run(search).await,
+        };
         reply(found, |page| v1::GlobResponse {
             entries: page.entries.into_iter().map(wire::entry).collect(),
             next_page_token: page.next.unwrap_or_default(),
@@ -307,7 +353,7 @@ impl FileSystemService for FileSystem {
 
     async fn grep(&self, r: Request<v1::GrepRequest>) -> Reply<Self::GrepStream> {
         let (id, query) = grep_query(r.into_inner()).map_err(fail)?;
-        self.stream(move |engine, sink| {
+        self.stream(query.scope.changed_only, move |engine, sink| {
             let found = engine.files(&id)?.view().grep(&query, &mut |found| {
                 Ok(if sink(wire::grep_match(found)) {
                     ControlFlow::Continue(())

@@ -7,7 +7,7 @@ use afs_session::paths::{
     SetAttributes, WriteAt, WriteOptions, Written,
 };
 use afs_session::{Attr, AttrSet, ChangeKind};
-use afs_types::{Error, Reason, Result, SessionPath, limits};
+use afs_types::{Error, Reason, Result, SessionPath, escape, limits};
 
 /// Who makes a change through the API.
 pub(crate) fn by(key: &str) -> Result<By> {
@@ -41,7 +41,7 @@ fn entry_type(attr: &Attr) -> v1::EntryType {
 /// An entry as callers see it.
 pub(crate) fn entry(entry: Entry) -> v1::Entry {
     let attr = entry.attr;
-    let target = entry.target.map(|target| text(&target)).unwrap_or_default();
+    let target = entry.target.map(|target| escape(&target)).unwrap_or_default();
     v1::Entry {
         path: entry.path.to_text(),
         r#type: entry_type(&attr).into(),
@@ -56,36 +56,6 @@ pub(crate) fn entry(entry: Entry) -> v1::Entry {
         inode: attr.ino,
         link_count: attr.nlink,
     }
-}
-
-/// Bytes as text in the form of paths: what is not UTF-8, and `%`, is `%XX`.
-fn text(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        out.push_str(&chunk.valid().replace('%', "%25"));
-        chunk.invalid().iter().for_each(|b| out.push_str(&format!("%{b:02X}")));
-    }
-    out
-}
-
-/// The bytes that such a text stands for.
-pub(crate) fn bytes(text: &str) -> Vec<u8> {
-    let (mut out, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
-    while let Some((first, tail)) = rest.split_first() {
-        let digit = |b: u8| char::from(b).to_digit(16).map(|d| d as u8);
-        let hex = tail.first_chunk::<2>().and_then(|[a, b]| Some(digit(*a)? * 16 + digit(*b)?));
-        match hex.filter(|_| *first == b'%') {
-            Some(byte) => {
-                out.push(byte);
-                rest = &tail[2..];
-            }
-            None => {
-                out.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    out
 }
 
 /// The answer to a change.
@@ -264,13 +234,6 @@ pub(crate) fn failure(error: &Error) -> v1::Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn targets_survive_text() {
-        for raw in [&b"../a"[..], b"100%", b"\xff\xfe", b"%41", "é".as_bytes()] {
-            assert_eq!(bytes(&text(raw)), raw);
-        }
-    }
 
     #[test]
     fn digests_are_checked() {

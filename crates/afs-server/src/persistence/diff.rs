@@ -1,11 +1,12 @@
 //! Changed paths with line counts and patches in git's form, so that `git apply` takes them.
 //!
-//! Guarantees: work and memory per path are bounded; what is not text, or too large, is told as binary, never cut.
+//! Guarantees: work and memory per path are bounded; what is not text, or too large, is told as binary, and so is a patch beyond
+//! [`limits::MAX_DIFF_BYTES`]: nothing is cut.
 
 use afs_proto::v1::{self, ChangeKind as Wire};
 use afs_session::paths::View;
 use afs_session::{Attr, ChangeKind, PathChange};
-use afs_types::{Result, SessionPath};
+use afs_types::{Result, SessionPath, limits};
 use similar::TextDiff;
 use std::fmt::Write as _;
 
@@ -84,7 +85,7 @@ fn whole(view: &View, path: &SessionPath) -> Result<Option<String>> {
     let reader = view.open_read(path)?;
     let mut bytes = Vec::with_capacity(reader.size() as usize);
     while (bytes.len() as u64) < reader.size() {
-        let piece = reader.read_at(bytes.len() as u64, afs_types::limits::MAX_IO_BYTES)?;
+        let piece = reader.read_at(bytes.len() as u64, limits::MAX_IO_BYTES)?;
         if piece.is_empty() {
             break;
         }
@@ -116,6 +117,7 @@ fn patch(
         let bare = |path: &SessionPath| quoted(path.to_text().trim_start_matches('/'));
         let _ = writeln!(out, "rename from {}\nrename to {}", bare(old_path), bare(new_path));
     }
+    let head = out.len();
     let text = |side: Option<&Side>| side.map_or(Some(String::new()), |s| s.text.clone());
     match (text(before), text(after)) {
         (Some(old), Some(new)) if old != new => {
@@ -128,6 +130,11 @@ fn patch(
             told.binary = true;
             let _ = writeln!(out, "Binary files {a} and {b} differ");
         }
+    }
+    if out.len() > limits::MAX_DIFF_BYTES {
+        told.binary = true;
+        out.truncate(head);
+        let _ = writeln!(out, "Binary files {} and {} differ", name("a", old_path), name("b", new_path));
     }
     told.patch = out;
 }
@@ -206,6 +213,9 @@ mod tests {
         assert!(made.patch.contains("new file mode 100644\n--- /dev/null\n+++ b/x\n"), "{}", made.patch);
         let moved = told(("/x", side(0o100_644, Some("n"))), ("/y \"z\"", side(0o100_644, Some("n"))));
         assert!(moved.patch.ends_with("rename from x\nrename to \"y \\\"z\\\"\"\n"), "{}", moved.patch);
+        let large = "\n".repeat(limits::MAX_DIFF_BYTES / 2 + 1);
+        let large = told(("/x", None), ("/x", side(0o100_644, Some(&large))));
+        assert!(large.binary && large.patch.ends_with("100644\nBinary files a/x and b/x differ\n"));
         let binary = told(("/x", side(0o100_644, None)), ("/x", side(0o100_644, Some(""))));
         assert!(binary.binary && binary.patch.contains("Binary files"));
     }

@@ -4,6 +4,7 @@ use super::diff::{self, MAX_CONTEXT, Style};
 use super::wire;
 use crate::app::App;
 use crate::page;
+use crate::pool::Weigh;
 use crate::reply::{Reply, fail, field, optional, page_size, path, reply, request_id, revision};
 use crate::source::without_password;
 use afs_proto::v1;
@@ -60,6 +61,12 @@ fn promote_request(r: v1::PromoteRequest, engine: &Engine) -> Result<PromoteRequ
     Ok(PromoteRequest { commit, branch, expect })
 }
 
+impl Weigh for v1::FileChange {
+    fn weight(&self) -> usize {
+        size_of::<Self>() + self.path.len() + self.old_path.len() + self.patch.len()
+    }
+}
+
 struct Diff {
     session: SessionId,
     base: String,
@@ -71,7 +78,7 @@ struct Diff {
 impl Diff {
     fn of(r: &v1::DiffRequest) -> Result<Self> {
         if r.context_lines > MAX_CONTEXT {
-            return Err(Error::invalid("context_lines", format!("at most {MAX_CONTEXT}")));
+            return Err(Error::above("context_lines", MAX_CONTEXT, "lines"));
         }
         let paths = r.paths.iter().enumerate().map(|(i, text)| path(&format!("paths[{i}]"), text));
         let context = if r.context_lines == 0 { 3 } else { r.context_lines as usize };
@@ -165,26 +172,26 @@ impl PersistenceService for Persistence {
         let key = request_id(&r.request_id).map_err(fail)?;
         let engine = self.0.engine.clone();
         let at = revision(r.if_revision);
-        reply(self.0.pool.run(move || engine.restore(&session, &id, at, key.as_ref())).await, |restored| {
-            v1::RestoreCheckpointResponse {
-                revision: restored.revision,
-                safety_checkpoint_id: restored.safety_checkpoint.to_string(),
-                files_changed: restored.files_changed,
-            }
+        let restore = move || engine.restore(&session, &id, at, key.as_ref());
+        reply(self.0.pool.run_comparison(restore).await, |restored| v1::RestoreCheckpointResponse {
+            revision: restored.revision,
+            safety_checkpoint_id: restored.safety_checkpoint.to_string(),
+            files_changed: restored.files_changed,
         })
     }
 
     async fn diff(&self, r: Request<v1::DiffRequest>) -> Reply<Self::DiffStream> {
         let diff = Diff::of(&r.into_inner()).map_err(fail)?;
         let engine = self.0.engine.clone();
-        let changes = self.0.pool.stream(move |sink| diff.run(&engine, sink)).await.map_err(fail)?;
+        let changes =
+            self.0.pool.stream_comparison(move |sink| diff.run(&engine, sink)).await.map_err(fail)?;
         Ok(Response::new(Box::pin(changes.map(|change| change.map_err(fail)))))
     }
 
     async fn create_commit(&self, r: Request<v1::CreateCommitRequest>) -> Reply<v1::Commit> {
         let want = commit_request(r.into_inner()).map_err(fail)?;
         let engine = self.0.engine.clone();
-        reply(self.0.pool.run_slow(move || engine.commit(&want)).await, wire::commit)
+        reply(self.0.pool.run_comparison(move || engine.commit(&want)).await, wire::commit)
     }
 
     async fn get_commit(&self, r: Request<v1::GetCommitRequest>) -> Reply<v1::Commit> {

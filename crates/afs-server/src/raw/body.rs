@@ -12,7 +12,8 @@ use std::io::{self, Read};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-const PIECES: usize = 4;
+/// Each is at most a frame of HTTP, or `MAX_WRITE_PIECE_BYTES` of gRPC.
+const PIECES: usize = 1;
 /// How long a sender may pause.
 const PATIENCE: Duration = Duration::from_secs(60);
 

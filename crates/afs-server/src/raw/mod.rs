@@ -2,7 +2,9 @@
 //!
 //! Guarantees: a GET serves one instant of the file, whatever happens to it meanwhile; a PUT that breaks off changes
 //! nothing; preconditions of a change are checked in the same step as the change. Memory per request is bounded, whatever the size.
-//! Refused here: several ranges (the whole file is sent, as RFC 9110 allows), parameters that do not exist.
+//! Refused here: parameters that do not exist or come twice, conditions that would not be checked, coded bodies, bodies where none belongs.
+//! Deliberately absent: several ranges (the whole file is sent, as RFC 9110 allows), and conditions by date: a second is too coarse
+//! for files that programs write.
 
 mod body;
 mod rules;
@@ -13,11 +15,11 @@ use crate::app::App;
 use crate::file_system::{mutation, read_pieces};
 use crate::pool::durable;
 use crate::reply::{field, optional};
-use afs_proto::rest::{percent_decode, problem_response, query_pairs};
+use afs_proto::rest::{Etags, header_text, percent_decode, problem_response, query_pairs};
 use afs_session::paths::{By, Precondition, Reader, WriteOptions};
 use afs_types::{Error, Reason, RequestId, Result, SessionId, SessionPath, limits};
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
@@ -56,17 +58,23 @@ fn parameters<const N: usize>(uri: &Uri, known: [&'static str; N]) -> Result<[Op
             )
             .with("field", name));
         };
-        values[at] = Some(value);
+        if values[at].replace(value).is_some() {
+            return Err(wrong(known[at], "one value"));
+        }
     }
     Ok(values)
 }
 
-fn text<'h>(headers: &'h HeaderMap, name: &http::HeaderName) -> Result<Option<&'h str>> {
-    let Some(value) = headers.get(name) else { return Ok(None) };
-    value.to_str().map(Some).map_err(|_| {
-        Error::new(Reason::InvalidArgument, format!("{name}: want printable ASCII"))
-            .with("field", name.to_string())
-    })
+fn wrong(field: &str, want: &str) -> Error {
+    Error::new(Reason::InvalidArgument, format!("{field}: want {want}")).with("field", field)
+}
+
+/// Conditions by date are not checked, so a change, or a range, must not seem to depend on one.
+fn no_dates(headers: &HeaderMap) -> Result<()> {
+    match headers.contains_key(header::IF_UNMODIFIED_SINCE) {
+        true => Err(wrong("if-unmodified-since", "If-Match with an etag: a second is too coarse")),
+        false => Ok(()),
+    }
 }
 
 fn answer(result: Result<Response>, uri: &Uri) -> Response {
@@ -85,15 +93,16 @@ async fn read(State(app): State<Arc<App>>, method: Method, uri: Uri, headers: He
 async fn try_read(app: &Arc<App>, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Response> {
     let (id, path) = target(uri)?;
     let [at] = parameters(uri, ["checkpoint_id"])?;
+    no_dates(headers)?;
+    let conditions = rules::Conditions {
+        if_match: Etags::of(headers, &header::IF_MATCH)?,
+        if_none_match: Etags::of(headers, &header::IF_NONE_MATCH)?,
+        range: header_text(headers, &header::RANGE)?.filter(|_| method == Method::GET),
+        if_range: header_text(headers, &header::IF_RANGE)?,
+    };
     let engine = app.engine.clone();
     let reader =
         app.pool.run(move || engine.files(&id)?.view_at(&at.unwrap_or_default())?.open_read(&path)).await?;
-    let conditions = rules::Conditions {
-        if_match: text(headers, &header::IF_MATCH)?,
-        if_none_match: text(headers, &header::IF_NONE_MATCH)?,
-        range: text(headers, &header::RANGE)?.filter(|_| method == Method::GET),
-        if_range: text(headers, &header::IF_RANGE)?,
-    };
     let size = reader.size();
     let (status, start, len) = match rules::serve(&conditions, &reader.entry.etag, size)? {
         Served::Whole => (StatusCode::OK, 0, size),
@@ -153,6 +162,16 @@ async fn content(app: &Arc<App>, reader: Reader, start: u64, len: u64) -> Result
     Ok(Body::from_stream(pieces.await?))
 }
 
+/// The etags that a change may find, as preconditions have them.
+fn if_match(headers: &HeaderMap) -> Result<Option<String>> {
+    let Some(etags) = Etags::of(headers, &header::IF_MATCH)? else { return Ok(None) };
+    let strong = etags.strong().ok_or_else(|| {
+        Error::new(Reason::EtagMismatch, "if-match: a weak entity tag is never enough for a change")
+            .with("field", "if-match")
+    });
+    strong.map(Some)
+}
+
 async fn write(State(app): State<Arc<App>>, request: Request) -> Response {
     let uri = request.uri().clone();
     answer(try_write(&app, request).await, &uri)
@@ -172,28 +191,26 @@ async fn try_write(app: &Arc<App>, request: Request) -> Result<Response> {
     let [mode, durability] = parameters(request.uri(), ["mode", "durability"])?;
     let wait = waits(durability.as_deref())?;
     let headers = request.headers();
-    let if_absent = match text(headers, &header::IF_NONE_MATCH)? {
+    no_dates(headers)?;
+    let if_absent = match Etags::of(headers, &header::IF_NONE_MATCH)? {
         None => false,
-        Some("*") => true,
-        Some(_) => return Err(Error::invalid("if-none-match", "* (only if the file does not exist)")),
+        Some(Etags::Any) => true,
+        Some(Etags::List(_)) => return Err(wrong("if-none-match", "* (only if the file does not exist)")),
     };
     if headers.contains_key(header::CONTENT_RANGE) {
-        return Err(Error::invalid("content-range", "no such header: the body is the whole file"));
+        return Err(wrong("content-range", "no such header: the body is the whole file"));
+    }
+    if header_text(headers, &header::CONTENT_ENCODING)?.is_some_and(|c| c != "identity") {
+        return Err(wrong("content-encoding", "none: the body is the file as it is to be stored"));
     }
     let options = WriteOptions {
-        precondition: Precondition {
-            if_etag: text(headers, &header::IF_MATCH)?.map(str::to_owned),
-            if_absent,
-        },
+        precondition: Precondition { if_etag: if_match(headers)?, if_absent },
         mode: mode.as_deref().map(rules::octal).transpose()?,
         create_parents: true,
         ..WriteOptions::default()
     };
-    let key = text(headers, &http::HeaderName::from_static("idempotency-key"))?;
-    let by = By {
-        who: 0,
-        request_id: optional("idempotency-key", key.unwrap_or(""), RequestId::parse)?.flatten(),
-    };
+    let key = header_text(headers, &http::HeaderName::from_static("idempotency-key"))?.unwrap_or_default();
+    let by = By { who: 0, request_id: optional("idempotency-key", &key, RequestId::parse)?.flatten() };
     let (mut bytes, feed) = body::channel(request.into_body());
     let engine = app.engine.clone();
     let write = app.pool.run_slow(move || engine.files(&id)?.write_file(&path, &options, &by, &mut bytes));
@@ -210,16 +227,24 @@ async fn try_write(app: &Arc<App>, request: Request) -> Result<Response> {
     Ok(response)
 }
 
-async fn remove(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
-    answer(try_remove(&app, &uri, &headers).await, &uri)
+async fn remove(State(app): State<Arc<App>>, request: Request) -> Response {
+    let uri = request.uri().clone();
+    answer(try_remove(&app, request).await, &uri)
 }
 
-async fn try_remove(app: &Arc<App>, uri: &Uri, headers: &HeaderMap) -> Result<Response> {
-    let (id, path) = target(uri)?;
-    let [durability] = parameters(uri, ["durability"])?;
+async fn try_remove(app: &Arc<App>, request: Request) -> Result<Response> {
+    let (id, path) = target(request.uri())?;
+    let [durability] = parameters(request.uri(), ["durability"])?;
     let wait = waits(durability.as_deref())?;
-    let precondition =
-        Precondition { if_etag: text(headers, &header::IF_MATCH)?.map(str::to_owned), if_absent: false };
+    let headers = request.headers();
+    no_dates(headers)?;
+    if headers.contains_key(header::IF_NONE_MATCH) {
+        return Err(wrong("if-none-match", "no such precondition here"));
+    }
+    let precondition = Precondition { if_etag: if_match(headers)?, if_absent: false };
+    if !request.body().is_end_stream() {
+        return Err(wrong("body", "no body here"));
+    }
     let engine = app.engine.clone();
     let removed =
         app.pool.run(move || engine.files(&id)?.remove(&path, false, &precondition, &By::default())).await?;

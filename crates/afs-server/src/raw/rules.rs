@@ -1,14 +1,16 @@
 //! What a conditional or partial request gets (RFC 9110 §13, §14). Pure.
 
+use afs_proto::rest::Etags;
 use afs_types::{Error, Reason, Result};
 
 /// The headers that decide.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Conditions<'a> {
-    pub(crate) if_match: Option<&'a str>,
-    pub(crate) if_none_match: Option<&'a str>,
-    pub(crate) range: Option<&'a str>,
-    pub(crate) if_range: Option<&'a str>,
+#[derive(Default)]
+pub(crate) struct Conditions {
+    pub(crate) if_match: Option<Etags>,
+    pub(crate) if_none_match: Option<Etags>,
+    pub(crate) range: Option<String>,
+    /// A date, and an etag that the file does not have, switch the range off.
+    pub(crate) if_range: Option<String>,
 }
 
 /// What is sent.
@@ -21,27 +23,18 @@ pub(crate) enum Served {
 }
 
 /// What a request for a file of `size` bytes with this etag gets.
-pub(crate) fn serve(conditions: &Conditions<'_>, etag: &str, size: u64) -> Result<Served> {
-    if let Some(wanted) = conditions.if_match
-        && !names(wanted, etag)
-    {
+pub(crate) fn serve(conditions: &Conditions, etag: &str, size: u64) -> Result<Served> {
+    if conditions.if_match.as_ref().is_some_and(|wanted| !wanted.has(etag)) {
         return Err(Error::new(Reason::EtagMismatch, format!("if-match: the file has etag {etag}"))
             .with("field", "if-match")
             .with("etag", etag));
     }
-    if conditions.if_none_match.is_some_and(|known| names(known, etag)) {
+    if conditions.if_none_match.as_ref().is_some_and(|known| known.has_weakly(etag)) {
         return Ok(Served::NotModified);
     }
-    let same = conditions.if_range.is_none_or(|wanted| names(wanted, etag) && wanted != "*");
-    Ok(conditions.range.filter(|_| same).map_or(Served::Whole, |range| part(range, size)))
-}
-
-/// Whether a list of etags names this one.
-fn names(list: &str, etag: &str) -> bool {
-    list.split(',').map(str::trim).any(|one| {
-        let one = one.strip_prefix("W/").unwrap_or(one);
-        one == "*" || one.trim_matches('"') == etag
-    })
+    // Strong: a weak tag promises nothing about single bytes.
+    let same = conditions.if_range.as_ref().is_none_or(|wanted| wanted.trim() == format!("\"{etag}\""));
+    Ok(conditions.range.as_ref().filter(|_| same).map_or(Served::Whole, |range| part(range, size)))
 }
 
 /// A range that cannot be understood, or is several, is ignored, as the RFC asks.
@@ -96,24 +89,51 @@ mod tests {
             ("lines=1-2", Served::Whole),
             ("bytes=+1-2", Served::Whole),
         ] {
-            let conditions = Conditions { range: Some(range), ..Conditions::default() };
+            let conditions = Conditions { range: Some(range.into()), ..Conditions::default() };
             assert_eq!(serve(&conditions, "e", 10).unwrap(), want, "{range}");
         }
-        let empty = Conditions { range: Some("bytes=0-"), ..Conditions::default() };
+        let empty = Conditions { range: Some("bytes=0-".into()), ..Conditions::default() };
         assert_eq!(serve(&empty, "e", 0).unwrap(), Served::OutOfRange);
+    }
+
+    fn etags(text: &str) -> Option<Etags> {
+        let mut headers = axum::http::HeaderMap::new();
+        headers.insert("etag", text.parse().unwrap());
+        Etags::of(&headers, &axum::http::header::ETAG).unwrap()
     }
 
     #[test]
     fn conditions() {
-        let none = Conditions::default();
-        let with = |if_match, if_none_match| Conditions { if_match, if_none_match, ..none };
-        assert_eq!(serve(&with(None, Some("\"a\", W/\"e\"")), "e", 1).unwrap(), Served::NotModified);
-        assert_eq!(serve(&with(None, Some("*")), "e", 1).unwrap(), Served::NotModified);
-        assert_eq!(serve(&with(Some("\"e\""), Some("\"x\"")), "e", 1).unwrap(), Served::Whole);
-        assert_eq!(serve(&with(Some("\"x\""), None), "e", 1).unwrap_err().reason, Reason::EtagMismatch);
-        let ranged = |if_range| Conditions { range: Some("bytes=0-0"), if_range: Some(if_range), ..none };
-        assert_eq!(serve(&ranged("\"e\""), "e", 5).unwrap(), Served::Part { start: 0, len: 1 });
-        assert_eq!(serve(&ranged("\"x\""), "e", 5).unwrap(), Served::Whole);
+        let with = |if_match: &str, if_none_match: &str| Conditions {
+            if_match: (!if_match.is_empty()).then(|| etags(if_match)).flatten(),
+            if_none_match: (!if_none_match.is_empty()).then(|| etags(if_none_match)).flatten(),
+            ..Conditions::default()
+        };
+        for (if_match, if_none_match, want) in [
+            ("", "\"a\", W/\"e\"", Ok(Served::NotModified)),
+            ("", "*", Ok(Served::NotModified)),
+            ("\"e\"", "\"x\"", Ok(Served::Whole)),
+            ("\"x\", \"e\"", "", Ok(Served::Whole)),
+            ("*", "", Ok(Served::Whole)),
+            ("\"x\"", "", Err(Reason::EtagMismatch)),
+            // For a change of what is there, the same meaning is not enough.
+            ("W/\"e\"", "", Err(Reason::EtagMismatch)),
+            ("\"x\"", "*", Err(Reason::EtagMismatch)),
+        ] {
+            let served = serve(&with(if_match, if_none_match), "e", 1).map_err(|e| e.reason);
+            assert_eq!(served, want, "{if_match} {if_none_match}");
+        }
+        for (if_range, want) in [
+            ("\"e\"", Served::Part { start: 0, len: 1 }),
+            ("\"x\"", Served::Whole),
+            ("W/\"e\"", Served::Whole),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Served::Whole),
+            ("*", Served::Whole),
+        ] {
+            let (range, if_range) = (Some("bytes=0-0".into()), Some(if_range.into()));
+            let conditions = Conditions { range, if_range, ..Conditions::default() };
+            assert_eq!(serve(&conditions, "e", 5).unwrap(), want);
+        }
     }
 
     #[test]

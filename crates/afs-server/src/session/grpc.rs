@@ -41,11 +41,10 @@ fn fork(r: v1::ForkSessionRequest) -> Result<Fork> {
         .collect::<Result<_>>()?;
     let count = if r.count == 0 { new_ids.len().max(1) as u32 } else { r.count };
     if count > limits::MAX_FORKS {
-        return Err(Error::invalid("count", format!("at most {}", limits::MAX_FORKS))
-            .with("limit", limits::MAX_FORKS.to_string()));
+        return Err(Error::above("count", limits::MAX_FORKS, "forks in one call"));
     }
     if new_ids.len() > count as usize {
-        return Err(Error::invalid("new_session_ids", format!("at most {count} ids, as many as `count`")));
+        return Err(Error::above("new_session_ids", count, "ids, as many as `count`"));
     }
     Ok(Fork {
         session: id(&r.session_id)?,

@@ -66,6 +66,10 @@ pub(crate) fn update(request: v1::UpdateSessionRequest, now_ns: i64) -> Result<U
                     .as_ref()
                     .map(|t| timestamp_ns("session.expire_time", t))
                     .transpose()?;
+                if at.is_some_and(|at| at <= now_ns) {
+                    return Err(Error::invalid("session.expire_time", "a time to come, or none")
+                        .next("to end the session now, delete it"));
+                }
                 change.ttl_ns = Some(at.map(|at| at.saturating_sub(now_ns)));
             }
             other => {

@@ -70,7 +70,7 @@ impl SourceService for Sources {
         let id = id(&r.source_id).map_err(fail)?;
         let limit = Duration::from_secs(r.wait_seconds.into());
         if limit > MAX_WAIT {
-            return Err(fail(Error::invalid("wait_seconds", format!("at most {}", MAX_WAIT.as_secs()))));
+            return Err(fail(Error::above("wait_seconds", MAX_WAIT.as_secs(), "seconds")));
         }
         reply(self.wait(id, limit).await, wire::source)
     }

@@ -34,7 +34,7 @@ pub(crate) fn spec(spec: Option<v1::SourceSpec>) -> Result<ImportSpec> {
 
 fn text(field: &'static str, text: &str) -> Result<()> {
     if text.len() > limits::MAX_PATH_BYTES || text.contains('\0') {
-        return Err(Error::invalid(field, format!("at most {} bytes without NUL", limits::MAX_PATH_BYTES)));
+        return Err(Error::above(field, limits::MAX_PATH_BYTES, "bytes without NUL"));
     }
     Ok(())
 }
