@@ -32,7 +32,7 @@ pub(crate) struct Cli {
 
 #[derive(Args)]
 struct Global {
-    /// Server to talk to, e.g. http://127.0.0.1:7350 [env: AFS_AETHER_SERVER_ENDPOINT]
+    /// Server to talk to, e.g. http://127.0.0.1:7440 [env: AFS_AETHER_SERVER_ENDPOINT]
     #[arg(long, global = true, value_name = "URL", help_heading = "Global options")]
     endpoint: Option<String>,
     /// Settings file to use instead of ./.aether.toml and the user's own

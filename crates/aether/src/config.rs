@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 
 /// Overrides `bridge.server_endpoint` of the files.
 pub(crate) const ENDPOINT_VARIABLE: &str = "AFS_AETHER_SERVER_ENDPOINT";
-const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7350";
 
 /// Where a setting came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,12 +110,17 @@ impl Config {
             })
             .or_else(|| first(&files, |f| f.bridge.server_endpoint.clone()));
         Ok(Self {
-            endpoint: endpoint.unwrap_or_else(|| default(DEFAULT_ENDPOINT.to_owned())),
+            endpoint: endpoint.unwrap_or_else(|| default(default_endpoint())),
             log_format: first(&files, |f| f.logging.format).unwrap_or_else(|| default(LogFormat::Text)),
             metrics_addr: first(&files, |f| f.logging.metrics_addr.clone())
                 .unwrap_or_else(|| default(String::new())),
         })
     }
+}
+
+/// Where a server of this machine listens unless told otherwise.
+fn default_endpoint() -> String {
+    format!("http://{}", afs_types::DEFAULT_ADDRESS)
 }
 
 fn default<T>(value: T) -> Setting<T> {
@@ -181,7 +185,7 @@ metrics_addr = "127.0.0.1:9464"
         let endpoint = |flag, variable| load(EXAMPLE, flag, variable).unwrap().endpoint;
         assert_eq!(endpoint(Some("http://f"), Some("http://v")).origin, Origin::Flag("--endpoint"));
         assert_eq!(endpoint(None, Some("http://v")).value, "http://v");
-        assert_eq!(load("", None, Some("")).unwrap().endpoint, default(DEFAULT_ENDPOINT.to_owned()));
+        assert_eq!(load("", None, Some("")).unwrap().endpoint, default(default_endpoint()));
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl Client {
         let cause = innermost(status);
         Error::new(Reason::Unavailable, format!("{} cannot be reached: {cause}", self.endpoint))
             .with("endpoint", self.endpoint.clone())
-            .next("check that the server runs and that the endpoint is right (`aether doctor`)")
+            .next("check that the server runs (a local one starts with `afs-server dev --data DIR`) and that the endpoint is right (`aether doctor`)")
     }
 
     pub(crate) fn timed_out(&self, operation: &str) -> Error {

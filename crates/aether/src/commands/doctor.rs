@@ -90,8 +90,7 @@ async fn server(cx: &Context) -> Vec<Check> {
     let info = match client.get_server_info(api::GetServerInfoRequest {}).await {
         Ok(info) => info,
         Err(error) => {
-            let next = format!("{}; a local one starts with `afs-server dev --data DIR`", error.next_step());
-            return vec![Check::failed("server", error.message(), next)];
+            return vec![Check::failed("server", error.message(), error.next_step())];
         }
     };
     let took = begin.elapsed().as_secs_f64() * 1000.0;

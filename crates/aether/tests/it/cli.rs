@@ -80,7 +80,7 @@ fn settings_and_where_they_come_from() {
         let e = &shown["bridge.server_endpoint"];
         (e["value"].as_str().unwrap().to_owned(), e["origin"].as_str().unwrap().to_owned())
     };
-    assert_eq!(endpoint(&bed, &[]), ("http://127.0.0.1:7350".into(), "default".into()));
+    assert_eq!(endpoint(&bed, &[]), ("http://127.0.0.1:7440".into(), "default".into()));
     let user = bed.path("../.config/aether");
     fs::create_dir_all(&user).unwrap();
     fs::write(

@@ -1,5 +1,5 @@
 //! The program as people run it. Where a server is needed, it is a stand-in that speaks the real Bridge protocol over
-//! an in-memory file system, and can be stopped, restarted, and made to lose answers.
+//! an in-memory file system, and can be stopped, restarted, and made to lose answers; what scripts rely on is run against the real one.
 
 #![allow(clippy::too_many_lines, reason = "a scenario reads best as one")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
@@ -13,3 +13,4 @@ mod isolation;
 #[allow(dead_code, reason = "shared with the tests of afs-fuse, which use all of it")]
 mod mem_fs;
 mod mount;
+mod scripts;

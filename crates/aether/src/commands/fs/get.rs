@@ -4,7 +4,7 @@ use super::put::local;
 use crate::context::Context;
 use crate::values::{Target, target};
 use afs_client::{Client, api};
-use afs_types::{Error, Reason, Result, SessionPath};
+use afs_types::{Error, Reason, Result, SessionPath, unescape};
 use clap::Args;
 use std::ffi::OsStr;
 use std::fs;
@@ -96,7 +96,8 @@ impl Get {
                 }
                 api::EntryType::Symlink => {
                     self.make_way(&to)?;
-                    symlink(&entry.symlink_target, &to).map_err(|e| local(&to, e))?;
+                    let target = unescape(&entry.symlink_target);
+                    symlink(OsStr::from_bytes(&target), &to).map_err(|e| local(&to, e))?;
                 }
                 api::EntryType::File => self.file(client, &path, &to, Some(entry.mode)).await?,
                 api::EntryType::Special | api::EntryType::Unspecified => {

@@ -4,7 +4,7 @@ use super::changed;
 use crate::context::Context;
 use crate::values::{Target, parse_target, target};
 use afs_client::api;
-use afs_types::{Error, Reason, Result};
+use afs_types::{Error, Reason, Result, escape};
 use clap::Args;
 
 /// Make a second name for a file, or a symbolic link with -s
@@ -24,7 +24,7 @@ impl Ln {
         let client = cx.client()?;
         let (session_id, path) = (self.name.session_text(), self.name.path_text());
         let answer = if self.symbolic {
-            let target = self.target;
+            let target = escape(self.target.as_bytes());
             let request = api::CreateSymlinkRequest { session_id, path, target, ..Default::default() };
             client.create_symlink(request).await?
         } else {

@@ -4,7 +4,7 @@ use super::changed;
 use crate::context::Context;
 use crate::values::{Target, target};
 use afs_client::{Client, api};
-use afs_types::{Error, Name, Reason, Result};
+use afs_types::{Error, Name, Reason, Result, escape};
 use clap::Args;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -100,10 +100,7 @@ async fn link(client: &Client, from: &Path, to: &Target) -> Result<()> {
     let request = api::CreateSymlinkRequest {
         session_id: to.session_text(),
         path: to.path_text(),
-        target: text
-            .into_os_string()
-            .into_string()
-            .map_err(|t| Error::invalid("target", format!("text; {} is not UTF-8", t.display())))?,
+        target: escape(text.as_os_str().as_bytes()),
         ..api::CreateSymlinkRequest::default()
     };
     client.create_symlink(request).await.map(drop)

@@ -1,0 +1,285 @@
+//! What people and scripts rely on, against the real server: the commands of the README as they stand there, what `--json` prints, ids on
+//! stdout, exit codes, and errors that say what to do.
+
+use crate::bed::{Bed, sh};
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// Both programs are built together; `scripts/tests.sh` does it before the tests.
+fn server_program() -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_aether")).with_file_name("afs-server");
+    assert!(program.exists(), "{} is missing: cargo build --release --workspace --bins", program.display());
+    program
+}
+
+struct Real {
+    child: Child,
+    bed: Bed,
+}
+
+impl Real {
+    fn start() -> Self {
+        let mut bed = Bed::new("");
+        let mut child = Command::new(server_program())
+            .args(["dev", "--listen", "127.0.0.1:0", "--log-level", "error", "--data"])
+            .arg(bed.path("data"))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let endpoint = lines.find_map(|line| {
+            line.strip_prefix("endpoint:").map(|rest| rest.split_whitespace().next().unwrap().to_owned())
+        });
+        bed.endpoint = endpoint.unwrap();
+        let repo = "git init -q -b main repo; cd repo; printf 'one\\ntwo\\n' > README.md; mkdir src; echo 'fn main() {}' > src/main.rs
+                    git add -A; git commit -q -m first; git checkout -q --detach";
+        sh(&bed.path(""), repo);
+        Self { child, bed }
+    }
+
+    /// An id, which is all that stdout has.
+    fn id(&self, args: &[&str]) -> String {
+        let out = self.bed.run(args);
+        assert_eq!(out.lines().count(), 1, "{args:?}: {out}");
+        out.trim().to_owned()
+    }
+
+    /// A failure: its exit code, and its problem, whose next step is not empty.
+    fn fails(&self, args: &[&str], code: i32, reason: &str) -> Value {
+        let (got, out, err) = self.bed.try_run(&[args, &["--json"]].concat());
+        assert_eq!((got, out.as_str()), (code, ""), "{args:?}: {err}");
+        let problem: Value = serde_json::from_str(&err).unwrap_or_else(|e| panic!("{e}: {err}"));
+        assert_eq!(problem["reason"], reason, "{args:?}: {err}");
+        assert!(!problem["next_steps"][0].as_str().unwrap().is_empty(), "{err}");
+        let (_, _, text) = self.bed.try_run(args);
+        assert!(text.starts_with("error: ") && text.contains("\nnext: "), "{args:?}: {text}");
+        problem
+    }
+}
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The second block of "Using it": everything after the server has been started.
+fn readme_commands() -> String {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")).unwrap();
+    let section = readme.split("## Using it").nth(1).unwrap();
+    let block = section.split("```sh\n").nth(2).unwrap().split("```").next().unwrap();
+    assert!(block.contains("aether mount") && block.contains("aether promote"), "{block}");
+    block.to_owned()
+}
+
+#[test]
+fn the_commands_of_the_readme_work_as_they_stand_there() {
+    let real = Real::start();
+    let programs = server_program().parent().unwrap().display().to_string();
+    let script = readme_commands()
+        .replace("http://127.0.0.1:7440", &real.bed.endpoint)
+        .replace("PATH-OR-URL@REF", "repo@main")
+        .replace("--branch NAME", "--branch feature")
+        // Something to commit, made by an ordinary tool in the mount.
+        .replace("point=$(", "echo three >> workdir/README.md\npoint=$(")
+        .replace("aether diff", "echo four >> workdir/README.md\naether diff");
+    let home = real.bed.path("..").display().to_string();
+    let env = format!(
+        "export PATH={programs}:$PATH HOME={home} XDG_RUNTIME_DIR={home} XDG_STATE_HOME={home}/state\n"
+    );
+    let out = sh(&real.bed.path(""), &(env + &script));
+    assert!(out.contains("+four") && out.contains("no mounts"), "{out}");
+    let log = sh(&real.bed.path("repo"), "git log --format=%s -2 feature; git show feature:README.md");
+    assert_eq!(log, "message\nfirst\none\ntwo\nfour\n");
+}
+
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap_or_else(|| panic!("{value}")).keys().map(String::as_str).collect()
+}
+
+const SESSION: &[&str] = &[
+    "create_time",
+    "display_name",
+    "etag",
+    "expire_time",
+    "labels",
+    "parent_checkpoint_id",
+    "parent_session_id",
+    "revision",
+    "session_id",
+    "source_id",
+    "source_version_id",
+    "state",
+    "update_time",
+    "usage",
+];
+const ENTRY: &[&str] = &[
+    "etag",
+    "gid",
+    "inode",
+    "layer",
+    "link_count",
+    "mode",
+    "modify_time",
+    "path",
+    "size",
+    "symlink_target",
+    "type",
+    "uid",
+];
+const CHANGE: &[&str] =
+    &["binary", "kind", "lines_added", "lines_removed", "new_etag", "old_etag", "old_path", "patch", "path"];
+
+#[test]
+fn json_has_the_fields_that_are_documented() {
+    let real = Real::start();
+    let bed = &real.bed;
+    let id = real.id(&["session", "create", "--git", "repo@main", "--label", "team=a"]);
+    let check = |args: &[&str], want: &[&str]| {
+        let value = bed.json(args);
+        let one = if value.is_array() { value[0].clone() } else { value };
+        assert_eq!(keys(&one), want, "{args:?}");
+        one
+    };
+    let session = check(&["session", "show", &id], SESSION);
+    assert_eq!((&session["revision"], &session["state"]), (&"0".into(), &"SESSION_STATE_ACTIVE".into()));
+    check(&["session", "list", "--label", "team=a"], SESSION);
+    check(&["session", "fork", &id, "-n", "2"], SESSION);
+    let source = session["source_id"].as_str().unwrap();
+    check(
+        &["source", "show", source],
+        &[
+            "create_time",
+            "display_name",
+            "failure",
+            "head_version_id",
+            "labels",
+            "progress",
+            "source_id",
+            "spec",
+            "state",
+            "update_time",
+        ],
+    );
+    check(
+        &["source", "versions", source],
+        &[
+            "create_time",
+            "file_count",
+            "logical_bytes",
+            "source_id",
+            "stored_bytes",
+            "upstream_revision",
+            "version_id",
+        ],
+    );
+    let file = format!("{id}:/a%b");
+    check(&["fs", "write", &file, "--content", "x\n"], &["durability", "entry", "revision"]);
+    let entry = check(&["fs", "stat", &file], ENTRY);
+    assert_eq!(entry["path"], "/a%25b", "a path is told in the API's form");
+    check(&["fs", "ls", &id], ENTRY);
+    check(&["fs", "glob", &id, "*"], ENTRY);
+    check(
+        &["fs", "edit", &file, "--old", "x", "--new", "y"],
+        &["diff", "durability", "entry", "replacements", "revision"],
+    );
+    check(
+        &["fs", "grep", "y", &id],
+        &["context_after", "context_before", "line", "path", "spans", "text", "truncated"],
+    );
+    check(&["diff", &id], CHANGE);
+    let point = check(
+        &["checkpoint", "create", &id, "--name", "p"],
+        &["automatic", "checkpoint_id", "create_time", "message", "name", "revision", "session_id"],
+    );
+    check(
+        &["checkpoint", "restore", &id, point["checkpoint_id"].as_str().unwrap()],
+        &["files_changed", "revision", "safety_checkpoint_id"],
+    );
+    let commit = check(
+        &["commit", "create", &id, "-m", "m"],
+        &[
+            "commit_id",
+            "create_time",
+            "files_changed",
+            "git_oid",
+            "git_tree_oid",
+            "message",
+            "parent_commit_ids",
+            "pushed_ref",
+            "revision",
+            "session_id",
+            "source_id",
+            "source_version_id",
+        ],
+    );
+    check(
+        &["promote", commit["commit_id"].as_str().unwrap(), "--branch", "b"],
+        &["branch", "git_oid", "previous_git_oid", "remote_url"],
+    );
+    check(&["status"], &["endpoint", "error", "mounts", "server"]);
+    check(&["version"], &["api", "client", "server"]);
+    check(&["session", "delete", &id], &["deleted"]);
+    for name in ["name", "status", "message"] {
+        assert!(bed.json(&["doctor"])[0][name].is_string());
+    }
+}
+
+#[test]
+fn exit_codes_and_next_steps() {
+    let real = Real::start();
+    let bed = &real.bed;
+    let id = real.id(&["session", "create", "--git", "repo@main"]);
+    real.fails(&["session", "show", "sess_nobody"], 3, "SESSION_NOT_FOUND");
+    real.fails(&["fs", "cat", &format!("{id}:/nothing")], 3, "NOT_FOUND");
+    real.fails(&["fs", "mkdir", &format!("{id}:/src")], 4, "ALREADY_EXISTS");
+    real.fails(
+        &["fs", "write", &format!("{id}:/README.md"), "--content", "x", "--if-absent"],
+        4,
+        "ETAG_MISMATCH",
+    );
+    real.fails(&["commit", "create", &id, "-m", "m"], 4, "NOTHING_TO_COMMIT");
+    let failed = real.fails(&["source", "create", "--git", "/nowhere/at/all"], 6, "SOURCE_UNAVAILABLE");
+    let source = failed["metadata"]["source_id"].as_str().unwrap();
+    let problem = real.fails(&["session", "create", "--source", source], 4, "WRONG_STATE");
+    assert!(problem["next_steps"][0].as_str().unwrap().contains("aether source refresh"), "{problem}");
+    bed.run(&["session", "archive", &id]);
+    let problem = real.fails(&["fs", "ls", &id], 4, "SESSION_ARCHIVED");
+    assert!(
+        problem["next_steps"][0].as_str().unwrap().contains(&format!("aether session resume {id}")),
+        "{problem}"
+    );
+    bed.run(&["session", "resume", &id]);
+
+    bed.run(&["fs", "write", &format!("{id}:/README.md"), "--content", "ours\n"]);
+    let commit = real.id(&["commit", "create", &id, "-m", "ours"]);
+    sh(
+        &bed.path("repo"),
+        "git checkout -q -b theirs; echo x > x; git add x; git commit -q -m theirs; git checkout -q --detach",
+    );
+    let problem = real.fails(&["promote", &commit, "--branch", "theirs"], 4, "PROMOTE_CONFLICT");
+    assert!(problem["next_steps"][0].as_str().unwrap().contains("another branch"), "{problem}");
+    // A session where a commit is wanted: the argument is named, and what it should look like.
+    let (code, _, stderr) = bed.try_run(&["promote", &id]);
+    assert!(code == 2 && stderr.contains("COMMIT") && stderr.contains("cmt_"), "{stderr}");
+}
+
+/// Names that are not text, and targets with `%`, go in and come out as they are.
+#[test]
+fn names_and_targets_of_any_bytes_survive_put_and_get() {
+    let real = Real::start();
+    let bed = &real.bed;
+    let id = real.id(&["session", "create", "--empty"]);
+    sh(&bed.path(""), "mkdir in; ln -s '100%41' in/link; printf x > \"in/$(printf 'a\\377%%42')\"");
+    bed.run(&["fs", "put", "-r", "in", &format!("{id}:/in")]);
+    bed.run(&["fs", "ln", "-s", "50%", &format!("{id}:/in/half")]);
+    bed.run(&["fs", "get", "-r", &format!("{id}:/in"), "out"]);
+    sh(
+        &bed.path(""),
+        "ln -s '50%' in/half; diff -r --no-dereference in out; test \"$(readlink out/link)\" = '100%41'",
+    );
+}
