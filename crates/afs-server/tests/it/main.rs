@@ -5,10 +5,14 @@
 
 mod bridge;
 mod client;
+mod commits;
 mod files;
+mod fuzz;
 mod harness;
 mod hostile;
 mod lifecycle;
+mod load;
+mod manners;
 mod persistence;
 mod raw;
 mod sessions;

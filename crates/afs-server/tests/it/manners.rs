@@ -1,0 +1,399 @@
+//! What a client says is taken or refused, never left out: conditions, bodies, names that come twice, lists that are too long.
+
+use crate::client::{Client, Surface};
+use crate::harness::{Server, empty_session};
+use afs_proto::v1;
+use afs_types::limits;
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+async fn setup() -> (Server, Client, String) {
+    let server = Server::start().await;
+    let [_, http] = server.both().await;
+    let id = empty_session(&http).await;
+    http.write(&id, "/f", b"one two\n").await.unwrap();
+    (server, http, id)
+}
+
+async fn refused(
+    http: &Client,
+    verb: &str,
+    uri: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> (u16, String, String) {
+    let answer = http.send(verb, uri, headers, body.to_owned()).await;
+    let problem: Value =
+        serde_json::from_slice(&answer.body).unwrap_or_else(|_| panic!("{verb} {uri}: {:?}", answer.body));
+    assert_eq!(problem["status"], answer.status, "the body says what the status line says");
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    (answer.status, text(&problem["reason"]), text(&problem["metadata"]["field"]))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conditions_hold_on_every_method_that_has_them_and_are_refused_elsewhere() {
+    let (_server, http, id) = setup().await;
+    let edit = format!("/v1/sessions/{id}/edit");
+    let body = r#"{"path": "/f", "edits": [{"old_text": "one", "new_text": "1"}]}"#;
+    let stale = refused(&http, "POST", &edit, &[("if-match", "\"b3-0\"")], body).await;
+    assert_eq!((stale.0, stale.1.as_str()), (412, "ETAG_MISMATCH"));
+    let absent = refused(&http, "POST", &edit, &[("if-none-match", "*")], body).await;
+    assert_eq!((absent.0, absent.1.as_str()), (412, "ETAG_MISMATCH"));
+    assert_eq!(http.read(&id, "/f").await.unwrap(), b"one two\n");
+    let etag = http.ok("FileSystem.Stat", json!({"session_id": id, "path": "/f"})).await["etag"].clone();
+    let list = format!("\"x\", \"{}\"", etag.as_str().unwrap());
+    assert_eq!(http.send("POST", &edit, &[("if-match", &list)], body.to_owned()).await.status, 200);
+
+    let session = format!("/v1/sessions/{id}");
+    let patch = r#"{"session": {"display_name": "x"}, "update_mask": "display_name"}"#;
+    let stale = refused(&http, "PATCH", &session, &[("if-match", "\"999\"")], patch).await;
+    assert_eq!((stale.0, stale.1.as_str()), (412, "REVISION_MISMATCH"));
+    assert_eq!(http.ok("Session.GetSession", json!({"session_id": id})).await["display_name"], "");
+    let stale = refused(&http, "DELETE", &session, &[("if-match", "\"999\"")], "").await;
+    assert_eq!((stale.0, stale.1.as_str()), (412, "REVISION_MISMATCH"));
+
+    for (verb, uri, header) in [
+        ("POST", format!("/v1/sessions/{id}/checkpoints"), "if-match"),
+        ("POST", format!("/v1/sessions/{id}/archive"), "if-match"),
+        ("POST", "/v1/sessions".into(), "if-none-match"),
+        ("GET", session.clone(), "if-match"),
+        ("PUT", format!("/v1/sessions/{id}/files/f"), "if-unmodified-since"),
+        ("GET", format!("/v1/sessions/{id}/files/f"), "if-unmodified-since"),
+        ("DELETE", format!("/v1/sessions/{id}/files/f"), "if-none-match"),
+    ] {
+        let answer = refused(&http, verb, &uri, &[(header, "\"1\"")], "").await;
+        assert_eq!((answer.0, answer.2.as_str()), (400, header), "{verb} {uri}");
+    }
+    let weak =
+        refused(&http, "PUT", &format!("/v1/sessions/{id}/files/f"), &[("if-match", "W/\"a\"")], "x").await;
+    assert_eq!((weak.0, weak.2.as_str()), (412, "if-match"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_left_out_silently() {
+    let (_server, http, id) = setup().await;
+    let file = format!("/v1/sessions/{id}/files/f");
+    for (verb, uri, headers, body, field) in [
+        (
+            "POST",
+            "/v1/sessions".to_owned(),
+            vec![],
+            r#"{"display_name": "a", "display_name": "b"}"#,
+            "display_name",
+        ),
+        ("POST", "/v1/sessions".into(), vec![], r#"{"labels": {"a": "1", "a": "2"}}"#, "labels.a"),
+        (
+            "POST",
+            "/v1/sessions".into(),
+            vec![],
+            r#"{"display_name": "a", "displayName": "b"}"#,
+            "displayName",
+        ),
+        ("POST", "/v1/sessions".into(), vec![("content-encoding", "gzip")], "{}", "content-encoding"),
+        (
+            "POST",
+            "/v1/sessions".into(),
+            vec![("idempotency-key", "a")],
+            r#"{"request_id": "b"}"#,
+            "idempotency-key",
+        ),
+        ("DELETE", format!("/v1/sessions/{id}"), vec![], r#"{"force": true}"#, "body"),
+        ("GET", "/v1/sessions".into(), vec![], r#"{"page_size": 1}"#, "body"),
+        ("DELETE", file.clone(), vec![], "x", "body"),
+        ("GET", format!("{file}?checkpoint_id=base&checkpoint_id=live"), vec![], "", "checkpoint_id"),
+        ("PUT", format!("{file}?mode=644&mode=755"), vec![], "x", "mode"),
+        ("PUT", file.clone(), vec![("content-encoding", "gzip")], "x", "content-encoding"),
+    ] {
+        let answer = refused(&http, verb, &uri, &headers, body).await;
+        assert_eq!((answer.0, answer.2.as_str()), (400, field), "{verb} {uri} {body}");
+    }
+    assert_eq!(http.read(&id, "/f").await.unwrap(), b"one two\n");
+    let wrong = http.send("PUT", "/v1/sessions", &[], "").await;
+    assert_eq!((wrong.status, wrong.headers["allow"].to_str().unwrap().contains("POST")), (405, true));
+    assert_eq!(serde_json::from_slice::<Value>(&wrong.body).unwrap()["status"], 405);
+    let many = format!("{{\"changes\": [{}{{}}]}}", "{},".repeat(limits::MAX_MESSAGE_ELEMENTS));
+    let answer = refused(&http, "POST", &format!("/v1/sessions/{id}/changes"), &[], &many).await;
+    assert_eq!((answer.0, answer.1.as_str()), (413, "MESSAGE_TOO_LARGE"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_of_any_bytes_are_the_same_file_on_every_surface() {
+    let server = Server::start().await;
+    let [grpc, http] = server.both().await;
+    let id = empty_session(&grpc).await;
+    // The name is the bytes 25 ff 2f? no: `%`, 0xff. As text `%25%FF`, in a URL every `%` once more.
+    let put = http.send("PUT", &format!("/v1/sessions/{id}/files/d%2F%25%FF"), &[], "x").await;
+    assert_eq!(put.status, 200, "an encoded slash parts names like any other: {:?}", put.body);
+    for client in [&grpc, &http] {
+        let entry = client.ok("FileSystem.Stat", json!({"session_id": id, "path": "/d/%25%FF"})).await;
+        assert_eq!((&entry["size"], &entry["path"]), (&json!("1"), &json!("/d/%25%FF")));
+        let up = json!({"session_id": id, "path": "/d/../d/%25%FF"});
+        let problem = client.refused("FileSystem.Stat", up).await;
+        assert_eq!((problem.reason.as_str(), problem.violations[0].field.as_str()), ("INVALID_NAME", "path"));
+    }
+    for up in ["%2e%2e/f", "d/%2E%2E/f", "d/..%2ff"] {
+        let answer = refused(&http, "GET", &format!("/v1/sessions/{id}/files/{up}"), &[], "").await;
+        assert_eq!((answer.0, answer.2.as_str()), (400, "path"), "{up}");
+    }
+    // gRPC has text only where a path is: other bytes are no message, and the field is named.
+    let target = json!({"session_id": id, "path": "/l", "target": "100%25/%FF"});
+    grpc.ok("FileSystem.CreateSymlink", target).await;
+    let link = http.ok("FileSystem.Stat", json!({"session_id": id, "path": "/l"})).await;
+    assert_eq!((&link["symlink_target"], &link["size"]), (&json!("100%25/%FF"), &json!("6")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_lie_about_their_length_change_nothing() {
+    let (server, http, id) = setup().await;
+    let address = server.running().addresses()[0];
+    let request = |headers: &str, body: &str| {
+        format!("PUT /v1/sessions/{id}/files/f HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n{body}")
+    };
+    for (headers, body) in [
+        ("content-length: 100\r\n", "short"),
+        ("transfer-encoding: chunked\r\n", "5\r\nshort\r\n"),
+        ("transfer-encoding: chunked\r\n", "5\r\nshort\r\nzz\r\n"),
+        ("content-length: 5\r\ncontent-length: 6\r\n", "short!"),
+        ("content-length: -1\r\n", "short"),
+    ] {
+        let mut raw = TcpStream::connect(address).await.unwrap();
+        raw.write_all(request(headers, body).as_bytes()).await.unwrap();
+        raw.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        let _ = tokio::time::timeout(Duration::from_secs(10), raw.read_to_end(&mut answer)).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{headers}: {answer}");
+        assert_eq!(http.read(&id, "/f").await.unwrap(), b"one two\n", "{headers}");
+    }
+    // A chunked body that ends is as good as any.
+    let mut raw = TcpStream::connect(address).await.unwrap();
+    let good = request("transfer-encoding: chunked\r\nconnection: close\r\n", "3\r\nabc\r\n0\r\n\r\n");
+    raw.write_all(good.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    raw.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(http.read(&id, "/f").await.unwrap(), b"abc");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_end_before_an_answer_is_too_large() {
+    let server = Server::start().await;
+    let labels: Value = (0..limits::MAX_LABELS)
+        .map(|n| (format!("{n:0250}"), json!("v".repeat(256))))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
+    for client in server.both().await {
+        let name = format!("{:?}", client.surface);
+        let parent = client.ok("Session.CreateSession", json!({"labels": labels})).await;
+        let parent = parent["session_id"].as_str().unwrap();
+        let forks = json!({"session_id": parent, "count": 200, "labels": labels});
+        let made = match client.surface {
+            // The client of these tests takes 4 MiB, as most do.
+            Surface::Grpc => {
+                for _ in 0..2 {
+                    client
+                        .ok(
+                            "Session.ForkSession",
+                            json!({"session_id": parent, "count": 100, "labels": labels}),
+                        )
+                        .await;
+                }
+                200
+            }
+            Surface::Http => {
+                client.ok("Session.ForkSession", forks).await["sessions"].as_array().unwrap().len()
+            }
+        };
+        assert_eq!(made, 200);
+        let (mut seen, mut token, mut pages) = (0, json!(""), 0);
+        loop {
+            let query = json!({"page_size": 1000, "parent_session_id": parent, "page_token": token});
+            let page = client.ok("Session.ListSessions", query).await;
+            assert!(page.to_string().len() < 4 << 20, "{}", page.to_string().len());
+            seen += page["sessions"].as_array().unwrap().len();
+            pages += 1;
+            token = page["next_page_token"].clone();
+            if token == "" {
+                break;
+            }
+        }
+        assert!(seen == 200 && pages > 1, "{name}: {seen} sessions on {pages} pages");
+        let too_many = json!({"session_id": parent, "count": 10_000, "labels": labels});
+        let problem = client.refused("Session.ForkSession", too_many).await;
+        assert_eq!(
+            (problem.reason.as_str(), problem.violations[0].field.as_str()),
+            ("INVALID_ARGUMENT", "labels")
+        );
+        assert!(problem.metadata.contains_key("limit"), "{problem:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_goes_when_its_time_is_over() {
+    let mut server = Server::start().await;
+    let mut ids = Vec::new();
+    for client in server.both().await {
+        let made = client.ok("Session.CreateSession", json!({"ttl": "1s"})).await;
+        assert!(made["expire_time"].is_string(), "{made}");
+        ids.push(made["session_id"].clone());
+        let kept = client.ok("Session.CreateSession", json!({"ttl": "3600s"})).await["session_id"].clone();
+        let past = json!({"session_id": kept, "session": {"expire_time": "2001-01-01T00:00:00Z"}, "update_mask": "expire_time"});
+        let problem = client.refused("Session.UpdateSession", past).await;
+        assert_eq!(problem.violations[0].field, "session.expire_time");
+    }
+    // What was due while nobody ran goes too.
+    server.restart().await;
+    for (client, id) in server.both().await.iter().zip(ids) {
+        for tries in 0.. {
+            match client.call("Session.GetSession", json!({"session_id": id})).await {
+                Err(problem) => break assert_eq!(problem.reason, "SESSION_NOT_FOUND"),
+                Ok(_) => assert!(tries < 200, "{id} is still there"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(
+            client.ok("Session.ListSessions", json!({})).await["sessions"].as_array().unwrap().len(),
+            2
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_there_takes_a_new_name_and_one_answer_per_request() {
+    let server = Server::start().await;
+    let repo = server.repository();
+    for client in server.both().await {
+        let spec = json!({"git": {"url": repo}});
+        let first = client.ok("Source.CreateSource", json!({"spec": spec})).await;
+        let body = json!({"spec": spec, "display_name": "named", "labels": {"k": "v"}, "request_id": format!("s-{:?}", client.surface)});
+        for _ in 0..2 {
+            let again = client.ok("Source.CreateSource", body.clone()).await;
+            assert_eq!(
+                (&again["source_id"], &again["display_name"], &again["labels"]),
+                (&first["source_id"], &json!("named"), &json!({"k": "v"}))
+            );
+        }
+        let other = json!({"spec": {"empty": {}}, "request_id": body["request_id"]});
+        assert_eq!(client.refused("Source.CreateSource", other).await.reason, "REQUEST_ID_REUSED");
+        let ready = json!({"source_id": first["source_id"], "wait_seconds": 30});
+        assert!(
+            client.ok("Source.GetSource", ready).await["head_version_id"]
+                .as_str()
+                .unwrap()
+                .starts_with("ver_")
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_with_another_request_is_refused_everywhere() {
+    let server = Server::start().await;
+    for client in server.both().await {
+        let id = empty_session(&client).await;
+        client.write(&id, "/f", b"one\n").await.unwrap();
+        let point =
+            client.ok("Persistence.CreateCheckpoint", json!({"session_id": id})).await["checkpoint_id"]
+                .clone();
+        let key = format!("r-{:?}", client.surface);
+        for (method, first, second) in [
+            ("FileSystem.CreateDirectory", json!({"path": "/d"}), json!({"path": "/d", "mode": 448})),
+            (
+                "FileSystem.EditFile",
+                json!({"path": "/f", "edits": [{"old_text": "one", "new_text": "two"}]}),
+                json!({"path": "/f", "edits": [{"old_text": "one", "new_text": "2"}]}),
+            ),
+            (
+                "FileSystem.CreateSymlink",
+                json!({"path": "/l", "target": "f"}),
+                json!({"path": "/l", "target": "g"}),
+            ),
+            (
+                "FileSystem.CreateHardLink",
+                json!({"path": "/h", "source": "/f"}),
+                json!({"path": "/i", "source": "/f"}),
+            ),
+            (
+                "FileSystem.CopyPath",
+                json!({"source": "/f", "destination": "/c"}),
+                json!({"source": "/f", "destination": "/c", "overwrite": true}),
+            ),
+            (
+                "FileSystem.MovePath",
+                json!({"source": "/c", "destination": "/m"}),
+                json!({"source": "/c", "destination": "/n"}),
+            ),
+            (
+                "FileSystem.SetAttributes",
+                json!({"path": "/f", "mode": 384}),
+                json!({"path": "/f", "mode": 256}),
+            ),
+            (
+                "FileSystem.SubmitChanges",
+                json!({"changes": [{"mkdir": {"path": "/e"}}]}),
+                json!({"changes": [{"mkdir": {"path": "/e"}}], "if_revision": "1"}),
+            ),
+            (
+                "FileSystem.ApplyPatch",
+                json!({"patch": "--- a/f\n+++ b/f\n@@ -1 +1 @@\n-two\n+three\n"}),
+                json!({"patch": "--- a/f\n+++ b/f\n@@ -1 +1 @@\n-three\n+four\n"}),
+            ),
+            ("FileSystem.RemovePath", json!({"path": "/m"}), json!({"path": "/d"})),
+            ("Persistence.CreateCheckpoint", json!({"name": "a"}), json!({"name": "b"})),
+            (
+                "Persistence.RestoreCheckpoint",
+                json!({"checkpoint_id": point}),
+                json!({"checkpoint_id": point, "if_revision": "1"}),
+            ),
+        ] {
+            let with = |mut body: Value| {
+                body["session_id"] = json!(id);
+                body["request_id"] = json!(format!("{key}-{method}"));
+                body
+            };
+            let done = client.ok(method, with(first.clone())).await;
+            let again = client.ok(method, with(first)).await;
+            assert_eq!(again["revision"], done["revision"], "{method}: one effect");
+            let problem = client.refused(method, with(second)).await;
+            assert_eq!(
+                (problem.reason.as_str(), problem.status),
+                ("REQUEST_ID_REUSED", 409),
+                "{method}: {problem:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpc_refusals_have_details_wherever_they_arise() {
+    let server = Server::start().await;
+    let [grpc, _] = server.both().await;
+    let id = empty_session(&grpc).await;
+    let mut files = v1::file_system_service_client::FileSystemServiceClient::new(grpc.channel.clone());
+    let large = v1::EditFileRequest {
+        session_id: id.clone(),
+        path: "/f".into(),
+        edits: vec![v1::Replacement { old_text: "y".repeat(17 << 20), ..Default::default() }],
+        ..Default::default()
+    };
+    let error = afs_proto::from_status(&files.edit_file(large).await.unwrap_err());
+    assert_eq!(error.reason.as_str(), "MESSAGE_TOO_LARGE", "{error:?}");
+    let fact = |name: &str| error.metadata().iter().find(|(k, _)| *k == name).map(|(_, v)| v.clone());
+    assert!(
+        fact("limit").is_some_and(|l| l.parse::<usize>().is_ok_and(|l| l >= limits::MAX_MESSAGE_SIZE_BYTES)),
+        "{error:?}"
+    );
+    assert_eq!(fact("field").as_deref(), Some("message"));
+
+    let header = v1::WriteFileHeader { session_id: id.clone(), path: "/f".into(), ..Default::default() };
+    let part = |part| v1::WriteFileRequest { part: Some(part) };
+    let piece = vec![b'x'; limits::MAX_WRITE_PIECE_BYTES + 1];
+    let parts = [
+        part(v1::write_file_request::Part::Header(header)),
+        part(v1::write_file_request::Part::Data(piece.into())),
+    ];
+    let error = afs_proto::from_status(&files.write_file(futures::stream::iter(parts)).await.unwrap_err());
+    assert!(error.reason.as_str() == "MESSAGE_TOO_LARGE" && error.message().contains("data: "), "{error:?}");
+    assert_eq!(grpc.read(&id, "/f").await.unwrap_err().reason, "NOT_FOUND");
+}
