@@ -1,17 +1,20 @@
 //! A family: all sessions over one base. It shares the mapped base table and the supply of new inode numbers.
 //!
-//! Guarantees: no two sessions of a family ever get the same new inode number, also after a crash (the high-water mark
-//! is submitted to the journal before a number of its chunk can be in a record), and none is above `limits::MAX_INO`.
+//! Guarantees: a new inode number is given once in the life of a family, also across crashes, and none is above `limits::MAX_INO`. The
+//! high-water mark is durable before a number below it is given: else a crash could take back a file that a mount has open, and its
+//! number would lead that mount to the next file made.
 
 use crate::records::VersionRec;
 use crate::shared::{Shared, mark, read_u64};
 use afs_core::base::BaseTable;
+use afs_store::Position;
 use afs_types::{Error, Ino, Reason, Result, VersionId, limits};
 use parking_lot::Mutex;
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Numbers per journal mark.
 const CHUNK: u64 = 1 << 16;
@@ -24,7 +27,17 @@ pub struct Family {
     pub record: VersionRec,
     /// Its table.
     pub base: Arc<BaseTable>,
-    supply: Mutex<Range<Ino>>,
+    supply: Mutex<Supply>,
+    /// There has been a supply: a cheap look before each change.
+    is_supplied: AtomicBool,
+}
+
+/// New numbers.
+struct Supply {
+    /// Covered by a mark that is durable.
+    ready: Range<Ino>,
+    /// The end of those behind them, and where the journal has their mark.
+    ordered: Option<(Ino, Position)>,
 }
 
 impl Family {
@@ -34,27 +47,62 @@ impl Family {
             BaseTable::open(map_file(&path)?).map_err(|e| e.with("file", path.display().to_string()))?,
         );
         let next = read_u64(&*shared.ports.journal, &mark_name(&version))?.unwrap_or(base.max_ino() + 1);
-        Ok(Arc::new(Self { version, record, base, supply: Mutex::new(next..next) }))
+        let supply = Mutex::new(Supply { ready: next..next, ordered: None });
+        Ok(Arc::new(Self { version, record, base, supply, is_supplied: AtomicBool::new(false) }))
+    }
+
+    /// Waits for the first mark of this start of the server, so that [`Family::lease`] need not, which is called under a
+    /// session's lock. Whoever needs no number must not fail here: a full disk, for one, shows in the lease.
+    pub(crate) fn prepare(&self, shared: &Shared) {
+        if self.is_supplied.load(Ordering::Relaxed) {
+            return;
+        }
+        let ordered = {
+            let mut supply = self.supply.lock();
+            self.order(shared, &mut supply).and_then(|()| supply.ordered.ok_or_else(|| self.used_up()))
+        };
+        match ordered.and_then(|(_, at)| shared.wait(at)) {
+            Ok(()) => self.is_supplied.store(true, Ordering::Relaxed),
+            Err(error) => tracing::debug!(version = %self.version, ?error, "order inode numbers"),
+        }
     }
 
     /// At least one fresh number; `want` is how many would be useful.
     pub(crate) fn lease(&self, shared: &Shared, want: u64) -> Result<Range<Ino>> {
         let mut supply = self.supply.lock();
-        if supply.is_empty() {
-            let end = (supply.end + CHUNK).min(limits::MAX_INO + 1);
-            if end <= supply.end {
-                return Err(Error::new(
-                    Reason::NoInodes,
-                    format!("all {} inode numbers of base {} are used", limits::MAX_INO, self.version),
-                ));
-            }
-            shared.submit(mark(&mark_name(&self.version), end))?;
-            supply.end = end;
+        if supply.ready.is_empty() {
+            self.order(shared, &mut supply)?;
+            let (end, at) = supply.ordered.ok_or_else(|| self.used_up())?;
+            // Durable long ago, unless half a chunk was used up within the time of a group.
+            shared.wait(at)?;
+            (supply.ready.end, supply.ordered) = (end, None);
         }
-        let end = (supply.start + want.max(1)).min(supply.end);
-        let block = supply.start..end;
-        supply.start = end;
+        let end = (supply.ready.start + want.max(1)).min(supply.ready.end);
+        let block = supply.ready.start..end;
+        supply.ready.start = end;
+        let left = supply.ready.end - end;
+        if left < CHUNK / 2
+            && let Err(error) = self.order(shared, &mut supply)
+        {
+            // It is tried again, and then matters, when these are used up.
+            tracing::debug!(version = %self.version, ?error, "order inode numbers");
+        }
         Ok(block)
+    }
+
+    /// Submits the next mark, unless one is under way or there are no more numbers.
+    fn order(&self, shared: &Shared, supply: &mut Supply) -> Result<()> {
+        let end = (supply.ready.end + CHUNK).min(limits::MAX_INO + 1);
+        if supply.ordered.is_none() && end > supply.ready.end {
+            let at = shared.submit(mark(&mark_name(&self.version), end))?;
+            supply.ordered = Some((end, at));
+        }
+        Ok(())
+    }
+
+    fn used_up(&self) -> Error {
+        let message = format!("all {} inode numbers of base {} are used", limits::MAX_INO, self.version);
+        Error::new(Reason::NoInodes, message)
     }
 }
 

@@ -332,6 +332,7 @@ impl Session {
         plan: impl FnOnce(&mut Ctx<'_>) -> Result<Option<Op>>,
         result: impl FnOnce(&Tree, &Op) -> R,
     ) -> Result<(Option<R>, Stamp)> {
+        self.family.prepare(&self.shared);
         let now_ns = self.shared.now_ns();
         let mut guard = self.state.write();
         let state = &mut *guard;
@@ -371,6 +372,7 @@ impl Session {
         change: impl FnOnce(&mut Txn<'_>) -> Result<R>,
         extra: impl FnOnce(&R, u64, &mut Batch),
     ) -> Result<(R, Stamp)> {
+        self.family.prepare(&self.shared);
         let now_ns = self.shared.now_ns();
         let mut guard = self.state.write();
         let state = &mut *guard;
