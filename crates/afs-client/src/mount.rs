@@ -6,8 +6,8 @@
 //! back, since nobody knows what was missed.
 //!
 //! The server ends a mount that is silent for its lease, and forgets all of them when it restarts: then this
-//! attaches anew and opens again what was open. If the session's revision is then lower than one that was
-//! acknowledged before, the server lost operations in a crash: the next [`Mount::fsync`] says so.
+//! attaches anew and opens again what was open. The server is told the newest revision that was seen before, and answers whether
+//! a crash took it back (others may have used its number since): then the next [`Mount::fsync`] says so.
 
 use crate::api;
 use crate::cache::Cache;
@@ -19,7 +19,7 @@ use api::bridge_service_client::BridgeServiceClient;
 use api::op::Op;
 use parking_lot::Mutex;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -118,6 +118,8 @@ pub struct Mount {
     state: watch::Sender<State>,
     events: OnceLock<MountEvents>,
     revision: AtomicU64,
+    /// The start of the server in which it was seen; 0 before the first.
+    epoch: AtomicU32,
     lost: AtomicBool,
     reconnects: AtomicU64,
     pub(crate) ops: Ops,
@@ -149,6 +151,7 @@ impl Mount {
             state: watch::Sender::new(first),
             events: OnceLock::new(),
             revision: AtomicU64::new(0),
+            epoch: AtomicU32::new(0),
             lost: AtomicBool::new(false),
             reconnects: AtomicU64::new(0),
             ops,
@@ -323,15 +326,18 @@ impl Mount {
             client_version: self.options.version.clone(),
             hostname: self.options.hostname.clone(),
             read_only: self.options.read_only,
+            seen_revision: self.revision.load(Ordering::Relaxed),
+            seen_epoch: self.epoch.load(Ordering::Relaxed),
         };
         let answer = timeout(CONNECT_PATIENCE, self.bridge().attach(request)).await;
         let answer = answer.map_err(|_| self.client.timed_out("attach"))?;
         let answer = answer.map_err(|s| self.client.error(&s))?.into_inner();
-        if answer.revision < self.revision.load(Ordering::Relaxed) {
+        if answer.lost_changes {
             tracing::error!(revision = answer.revision, "the server lost acknowledged changes in a crash");
             self.lost.store(true, Ordering::SeqCst);
             self.revision.store(answer.revision, Ordering::Relaxed);
         }
+        self.epoch.store(answer.epoch, Ordering::Relaxed);
         self.saw(answer.revision);
         let lease = answer.lease.and_then(|l| u64::try_from(l.seconds).ok()).filter(|s| *s > 0);
         Ok(Arc::new(Link {

@@ -7,7 +7,7 @@
 
 use crate::background::Worker;
 use crate::family::Family;
-use crate::records::{HeadRec, SessionRec, head_key, session_key};
+use crate::records::{HeadRec, SessionRec, StartRec, Stored, head_key, session_key, start_key, starts_end};
 use crate::segments;
 use crate::session::{Cut, FoldJob, Session, archived};
 use crate::shared::{EngineConfig, Ports, Shared};
@@ -17,6 +17,7 @@ use afs_types::{Error, LayerId, Reason, Result, SessionId, SourceId, VersionId};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
+use std::ops::ControlFlow;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Weak};
 
@@ -133,7 +134,26 @@ impl Engine {
             Cut { layer: head.layer, depth: loaded.depth, seq: loaded.seq.max(head.seq), tree: loaded.tree };
         let owned_from = head.owned.then_some(loaded.below);
         let last = self.shared.ports.journal.durable();
-        Ok(Session::loaded(id.clone(), self.shared.clone(), family, cut, owned_from, last))
+        let start: Option<StartRec> = self.shared.read(Space::Session, &start_key(id, self.shared.epoch))?;
+        let has_start = start.is_some();
+        Ok(Session::loaded(id.clone(), self.shared.clone(), family, cut, owned_from, has_start, last))
+    }
+
+    /// This start of the server.
+    pub fn epoch(&self) -> u32 {
+        self.shared.epoch
+    }
+
+    /// Whether a crash took back a change that somebody saw at `revision` of a session in an earlier start of the server. Later changes
+    /// may have that number by now.
+    pub fn has_lost(&self, session: &Session, epoch: u32, revision: u64) -> Result<bool> {
+        let mut is_lost = revision > session.stamp().seq;
+        let (from, to) = (start_key(session.id(), epoch.saturating_add(1)), starts_end(session.id()));
+        self.shared.ports.journal.scan(Space::Session, &from, Some(&to), &mut |_, value| {
+            is_lost |= StartRec::decode(value)?.first_seq <= revision;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(is_lost)
     }
 
     pub(crate) fn session_record(&self, id: &SessionId) -> Result<SessionRec> {

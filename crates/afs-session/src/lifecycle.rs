@@ -6,7 +6,8 @@
 use crate::engine::Engine;
 use crate::family::Family;
 use crate::records::{
-    CheckpointRec, CommitRec, HeadRec, Labels, SessionRec, Stored, head_key, op_key, session_key,
+    CheckpointRec, CommitRec, HeadRec, Labels, SessionRec, Stored, head_key, op_key, session_key, start_key,
+    starts_end,
 };
 use crate::requests::{Attempt, Begin};
 use crate::session::{Cut, Session};
@@ -540,6 +541,7 @@ impl Engine {
         }
         let mut batch = Batch::new();
         batch.delete(Space::Session, session_key(id)).delete(Space::Session, head_key(id));
+        batch.delete_range(Space::Session, start_key(id, 0), starts_end(id));
         self.drop_checkpoints(id, &mut batch)?;
         self.shared.commit(batch.freeing())
     }

@@ -1,6 +1,6 @@
 //! The engine's durable records: one struct per kind, each with its key and its byte form.
 //!
-//! Keys (after the journal's space byte): sessions by `s` + id and their heads by `h` + id; sources, versions, checkpoints and commits by their text id;
+//! Keys (after the journal's space byte): sessions by `s` + id, their heads by `h` + id and their starts by `e` + id NUL `epoch u32 BE`; sources, versions, checkpoints and commits by their text id;
 //! layers and deltas by `layer u64 BE`; operations by `layer u64 BE, seq u64 BE`; repeated requests by `method NUL request_id`.
 //! Every value starts with a version byte; a newer one is refused, damage is `CORRUPT`. Field order is the format.
 
@@ -51,6 +51,14 @@ pub struct HeadRec {
     pub owned: bool,
     /// The session's sequence number when this was written; the layer's records can be beyond it.
     pub seq: u64,
+}
+
+/// Where a session went on in one start of the server: written with its first change there. Sequence numbers that a crash took back are given
+/// again, so only this tells whether the number that somebody remembers is still the same change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StartRec {
+    /// Sequence number of that change.
+    pub first_seq: u64,
 }
 
 /// A node of the layer tree.
@@ -277,6 +285,16 @@ impl Stored for HeadRec {
     }
 }
 
+impl Stored for StartRec {
+    const WHAT: &'static str = "session start";
+    fn write(&self, e: &mut Enc) {
+        e.u64(self.first_seq);
+    }
+    fn read(d: &mut Dec<'_>) -> Result<Self> {
+        Ok(Self { first_seq: d.u64()? })
+    }
+}
+
 impl Stored for LayerRec {
     const WHAT: &'static str = "layer record";
     fn write(&self, e: &mut Enc) {
@@ -431,6 +449,16 @@ pub fn session_key(id: &SessionId) -> Vec<u8> {
 /// Key of a session's head. Beside the record, so that a fork of a large family need not rewrite labels.
 pub fn head_key(id: &SessionId) -> Vec<u8> {
     [b"h", id.as_str().as_bytes()].concat()
+}
+
+/// Key of where a session went on in an epoch; with 0 it is before all of them.
+pub fn start_key(id: &SessionId, epoch: u32) -> Vec<u8> {
+    [b"e", id.as_str().as_bytes(), b"\0", &epoch.to_be_bytes()].concat()
+}
+
+/// The end of the keys of [`start_key`].
+pub fn starts_end(id: &SessionId) -> Vec<u8> {
+    [b"e", id.as_str().as_bytes(), b"\x01"].concat()
 }
 
 /// Key of a layer or delta.

@@ -9,7 +9,7 @@
 mod watch;
 
 use crate::family::Family;
-use crate::records::{HeadRec, LayerRec, Stored, head_key, layer_key, op_key};
+use crate::records::{HeadRec, LayerRec, StartRec, Stored, head_key, layer_key, op_key, start_key};
 use crate::segments;
 use crate::shared::Shared;
 use afs_core::extent::Content;
@@ -58,6 +58,8 @@ pub(crate) struct State {
     tree: Tree,
     seq: u64,
     place: Place,
+    /// The journal says where this session went on in this start of the server, or it was made in it.
+    has_start: bool,
     block: Range<Ino>,
     /// The segment of the data log that was last noted as named by this layer (`segments`).
     segment: u32,
@@ -225,13 +227,14 @@ impl Session {
         family: Arc<Family>,
         cut: Cut,
         owned_from: Option<(Tree, u64)>,
+        has_start: bool,
         last: Position,
     ) -> Arc<Self> {
         let owned = owned_from.is_some();
         let (start, start_seq) = owned_from.unwrap_or_else(|| (cut.tree.clone(), cut.seq));
         let place = Place { layer: cut.layer, owned, depth: cut.depth, start, start_seq };
         let now_ns = shared.now_ns();
-        Self::build(id, shared, family, cut, place, (Life::Open, last), now_ns)
+        Self::build(id, shared, family, cut, place, (Life::Open, last, has_start), now_ns)
     }
 
     /// One that is about to be made; it takes calls after [`Session::begin`].
@@ -244,7 +247,7 @@ impl Session {
     ) -> Arc<Self> {
         let start = cut.tree.clone();
         let place = Place { layer: cut.layer, owned: false, depth: cut.depth, start, start_seq: cut.seq };
-        Self::build(id, shared, family, cut.clone(), place, (Life::Coming, Position::default()), now_ns)
+        Self::build(id, shared, family, cut.clone(), place, (Life::Coming, Position::default(), true), now_ns)
     }
 
     fn build(
@@ -253,13 +256,14 @@ impl Session {
         family: Arc<Family>,
         cut: Cut,
         place: Place,
-        (life, last): (Life, Position),
+        (life, last, has_start): (Life, Position, bool),
         now_ns: i64,
     ) -> Arc<Self> {
         let state = State {
             tree: cut.tree,
             seq: cut.seq,
             place,
+            has_start,
             block: 0..0,
             segment: segments::NONE,
             last,
@@ -352,8 +356,10 @@ impl Session {
         let seq = state.seq + 1;
         batch.put(Space::Record, op_key(state.place.layer, seq), self.record(op_id, &op));
         state.note_segments(&op, &mut batch);
+        self.note_start(state, &mut batch);
         // Submitted first: if the journal refuses (full disk, shutdown) nothing has changed.
         let job = self.submit(state, batch, opened)?;
+        state.has_start = true;
         state.tree.apply(&op, seq);
         (state.seq, state.changed_ns) = (seq, now_ns);
         let stamp = state.stamp();
@@ -398,7 +404,11 @@ impl Session {
             batch.put(Space::Record, op_key(state.place.layer, seq), self.record(0, op));
             state.note_segments(op, &mut batch);
         }
+        if !ops.is_empty() {
+            self.note_start(state, &mut batch);
+        }
         let job = self.submit(state, batch, opened)?;
+        state.has_start |= !ops.is_empty();
         state.tree = tree;
         (state.seq, state.changed_ns) = (last_seq, now_ns);
         let stamp = state.stamp();
@@ -423,6 +433,14 @@ impl Session {
             block: &mut block,
             handles: &None,
         })
+    }
+
+    /// With the first change after a start of the server: see [`StartRec`].
+    fn note_start(&self, state: &State, batch: &mut Batch) {
+        if !state.has_start {
+            let start = StartRec { first_seq: state.seq + 1 };
+            batch.put(Space::Session, start_key(&self.id, self.shared.epoch), start.encode());
+        }
     }
 
     fn record(&self, op_id: u64, op: &Op) -> Vec<u8> {
@@ -556,8 +574,10 @@ impl Session {
         let mut changes = Batch::new();
         let head = HeadRec { layer: to.layer, owned: false, seq };
         changes.put(Space::Session, head_key(&self.id), head.encode());
+        self.note_start(state, &mut changes);
         batch(&before, seq, &mut changes)?;
         let at = self.shared.submit(changes)?;
+        state.has_start = true;
         let job = self.fold_job(state, at);
         let start = to.tree.clone();
         state.tree = to.tree.clone();

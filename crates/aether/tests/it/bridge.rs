@@ -298,6 +298,8 @@ impl BridgeService for Fake {
             max_read_bytes: 64 << 10, // small, so that reads and writes go in pieces
             max_write_bytes: 64 << 10,
             instance_id: String::new(),
+            epoch: 1,
+            lost_changes: r.seen_epoch != 0 && r.seen_revision > self.world.revision.load(Ordering::SeqCst),
         }))
     }
 

@@ -48,7 +48,13 @@ impl BridgeService for Bridge {
         let r = r.into_inner();
         let id = field("session_id", SessionId::parse(&r.session_id)).map_err(fail)?;
         let engine = self.0.engine.clone();
-        let session = self.0.pool.run(move || engine.session(&id)).await.map_err(fail)?;
+        let (seen_epoch, seen) = (r.seen_epoch, r.seen_revision);
+        let opened = self.0.pool.run(move || {
+            let session = engine.session(&id)?;
+            let has_lost = seen_epoch != 0 && engine.has_lost(&session, seen_epoch, seen)?;
+            Ok((session, has_lost))
+        });
+        let (session, lost_changes) = opened.await.map_err(fail)?;
         let mount_id = MountId::from_ulid(self.0.ids.next_ulid());
         let mount = self.0.bridge.attach(mount_id, session, self.0.next_who(), r.read_only).map_err(fail)?;
         let shown = |text: &str| text.chars().take(100).collect::<String>();
@@ -61,6 +67,8 @@ impl BridgeService for Bridge {
             max_read_bytes: limits::MAX_IO_BYTES as u32,
             max_write_bytes: limits::MAX_IO_BYTES as u64,
             instance_id: self.0.identity.instance_id.clone(),
+            epoch: self.0.engine.epoch(),
+            lost_changes,
         }))
     }
 
