@@ -12,6 +12,7 @@ use crate::segments;
 use crate::session::{Cut, FoldJob, Session, archived};
 use crate::shared::{EngineConfig, Ports, Shared};
 use crate::sources::Import;
+use afs_core::tree::Tree;
 use afs_store::Space;
 use afs_types::{Error, LayerId, Reason, Result, SessionId, SourceId, VersionId};
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -283,6 +284,11 @@ impl Engine {
 
     /// The instant at the end of a closed layer.
     pub(crate) fn instant(&self, version: &VersionId, layer: LayerId) -> Result<Cut> {
+        if layer == LayerId::default() {
+            // No layer at all: of every base this is another tree, so it must not go into the cache under this number.
+            let base = self.family(version)?.base.clone();
+            return Ok(Cut { layer, depth: 0, seq: 0, tree: Tree::new(base) });
+        }
         if let Some(cut) = self.shared.trees.get(&layer) {
             return Ok(cut);
         }

@@ -1,9 +1,10 @@
 //! Forks, checkpoints, restores, eviction, restarts and crashes.
 
 use crate::rig::{FILE, Rig, names, put, text};
-use afs_session::{Fork, ListSessions, UpdateSession};
+use afs_session::{CreateSession, CreateSource, Fork, ImportSpec, ListSessions, UpdateSession};
 use afs_types::{CheckpointId, ROOT_INO, Reason, RequestId, SessionId};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 #[test]
 fn a_fork_is_of_one_instant_and_independent() {
@@ -121,6 +122,78 @@ fn checkpoints_restore_and_fork() {
     assert_eq!(stale.reason, Reason::RevisionMismatch);
     let other = CheckpointId::parse("ckpt_none").unwrap();
     assert_eq!(rig.engine.restore(&id, &other, None, None).unwrap_err().reason, Reason::CheckpointNotFound);
+}
+
+#[test]
+fn checkpoints_of_fresh_sessions_of_two_bases_show_each_its_own() {
+    let rig = Rig::new();
+    let session_of = |name: &str| {
+        let dir = rig.dir.path().join(name);
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join(name), name).unwrap();
+        let spec = ImportSpec::Local { path: dir };
+        let want = CreateSource {
+            source_id: None,
+            display_name: String::new(),
+            spec,
+            labels: BTreeMap::new(),
+            request_id: None,
+        };
+        let source = rig.engine.create_source(want).unwrap().id;
+        rig.engine.wait_source(&source, Duration::from_secs(60)).unwrap();
+        let want = CreateSession { source: Some(source), ..CreateSession::default() };
+        rig.engine.create_session(want).unwrap().id
+    };
+    for name in ["one", "two"] {
+        let session = session_of(name);
+        let checkpoint = rig.engine.checkpoint(&session, "", "", None).unwrap().id;
+        // Neither has a layer of its own yet.
+        let (_, tree) = rig.engine.tree_named(&session, checkpoint.as_str()).unwrap();
+        assert!(tree.lookup(ROOT_INO, name.as_bytes()).is_some(), "{name} shows the other base");
+        let fork = Fork { checkpoint: Some(checkpoint), ..Fork::of(session) };
+        let fork = rig.engine.fork(&fork).unwrap().remove(0).id;
+        assert!(rig.engine.session(&fork).unwrap().lookup(ROOT_INO, name.as_bytes()).is_ok());
+    }
+}
+
+#[test]
+fn what_a_crash_took_back_is_known_also_when_its_numbers_are_used_again() {
+    // Some crashes keep what nobody waited for.
+    assert!((0..8).any(loses_and_knows), "no crash has lost anything");
+}
+
+fn loses_and_knows(seed: u64) -> bool {
+    let rig = Rig::new();
+    let session = rig.empty("sess_a");
+    put(&session, "kept", "1");
+    session.fsync().unwrap();
+    let (epoch, kept) = (rig.engine.epoch(), session.stamp().seq);
+    put(&session, "lost", "2");
+    let seen = session.stamp().seq;
+    drop(session);
+    let rig = rig.crash(seed);
+    let session = rig.get("sess_a");
+    if session.stamp().seq != kept {
+        return false;
+    }
+    assert!(rig.engine.has_lost(&session, epoch, seen).unwrap());
+    assert!(!rig.engine.has_lost(&session, epoch, kept).unwrap());
+    // Now others go beyond it, also over an eviction and a clean restart.
+    (0..10).for_each(|n| put(&session, &format!("other-{n}"), "3"));
+    assert!(session.stamp().seq > seen);
+    session.fsync().unwrap();
+    let (later, now) = (rig.engine.epoch(), session.stamp().seq);
+    drop(session);
+    assert!(rig.engine.evict(&SessionId::parse("sess_a").unwrap()).unwrap());
+    put(&rig.get("sess_a"), "more", "4");
+    rig.get("sess_a").fsync().unwrap();
+    let rig = rig.restart();
+    let session = rig.get("sess_a");
+    let questions = [(epoch, seen, true), (epoch, kept, false), (later, now, false), (later, now + 1, false)];
+    for (epoch, revision, is_lost) in questions {
+        assert_eq!(rig.engine.has_lost(&session, epoch, revision).unwrap(), is_lost, "{epoch} {revision}");
+    }
+    true
 }
 
 #[test]
