@@ -39,6 +39,7 @@ const CONFIG: &str = "\
 [safe]
 \tdirectory = *
 [core]
+\tfsync = all
 \thooksPath = /dev/null
 \tfsmonitor = false
 \tabbrev = 40

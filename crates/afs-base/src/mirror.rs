@@ -11,7 +11,7 @@ use crate::child::{Call, Done, Git};
 use crate::object::{Oid, hex, parse_hex};
 use crate::packs::{self, Packs};
 use crate::refs::{Head, Refs};
-use crate::temp::{Lock, Scratch, sync_dir};
+use crate::temp::{Lock, Scratch, sync_dir, sync_tree};
 use crate::url::Remote;
 use crate::{ImportDirs, Progress, clone_local};
 use afs_types::{Error, Reason, Result, Rng};
@@ -205,6 +205,8 @@ impl<'a> Source<'a> {
         if !holds(&fresh, &head.oid)? {
             self.fetch(&fresh, &mirror.lock, name, &head)?;
         }
+        // What git writes besides objects (HEAD, settings, references, our own link to the objects) it leaves to the kernel.
+        sync_tree(&fresh)?;
         std::fs::rename(&fresh, &mirror.path)
             .map_err(|e| Error::io(format_args!("move the mirror to {}", mirror.path.display()), e))?;
         sync_dir(&self.dirs.mirrors)?;

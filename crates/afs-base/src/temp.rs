@@ -126,6 +126,21 @@ pub(crate) fn sync_dir(path: &Path) -> Result<()> {
     sync.map_err(|e| Error::io(format_args!("sync {}", path.display()), e))
 }
 
+/// Makes a directory and everything below it durable.
+pub(crate) fn sync_tree(dir: &Path) -> Result<()> {
+    let failed = |e| Error::io(format_args!("sync {}", dir.display()), e);
+    for entry in std::fs::read_dir(dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let kind = entry.file_type().map_err(failed)?;
+        if kind.is_dir() {
+            sync_tree(&entry.path())?;
+        } else if kind.is_file() {
+            File::open(entry.path()).and_then(|file| file.sync_all()).map_err(failed)?;
+        }
+    }
+    sync_dir(dir)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
