@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::{listen, router};
 use afs_fuse::{MountOptions, Mounted};
 use afs_types::{Error, Reason, Result};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -51,7 +52,7 @@ pub async fn start(config: Config) -> Result<Running> {
 
 async fn bind(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|e| match e.kind() {
-        std::io::ErrorKind::AddrInUse => {
+        ErrorKind::AddrInUse => {
             Error::new(Reason::InUse, format!("{address} is used by another program")).next(
                 "stop that program, or choose another port with --listen 127.0.0.1:PORT (0: any free one)",
             )
@@ -61,9 +62,13 @@ async fn bind(address: SocketAddr) -> Result<TcpListener> {
 }
 
 fn mount(app: &App, dir: &Path) -> Result<Mounted> {
-    std::fs::create_dir_all(dir)
-        .or_else(|e| if dir.exists() { Ok(()) } else { Err(e) })
-        .map_err(|e| Error::io(format!("create {}", dir.display()), e))?;
+    // Does not look into it: a server that was killed has left a dead mount there, which the mount itself removes.
+    let made = match std::fs::create_dir(dir) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(e) if e.kind() == ErrorKind::NotFound => std::fs::create_dir_all(dir),
+        other => other,
+    };
+    made.map_err(|e| Error::io(format!("create {}", dir.display()), e))?;
     let options = MountOptions { name: "aether:sessions".into(), ..MountOptions::default() };
     afs_fuse::mount(app.all.clone(), dir, &options)
 }
@@ -93,7 +98,14 @@ impl Running {
         while self.tasks.join_next().await.is_some() {}
         let (app, mounted) = (self.app, self.mounted);
         blocking(move || {
-            let unmounted = mounted.map_or(Ok(()), Mounted::unmount);
+            let unmounted = match mounted.map_or(Ok(()), Mounted::unmount) {
+                // The mount is gone all the same, and its users have been told: no failure of the stop.
+                Err(error) if error.reason == Reason::InUse => {
+                    tracing::warn!(%error, "the mount was taken from its users");
+                    Ok(())
+                }
+                other => other,
+            };
             app.close().and(unmounted)
         })
         .await
