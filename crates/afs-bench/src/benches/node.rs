@@ -14,6 +14,8 @@ use std::time::Duration;
 
 const CACHE_BYTES: u64 = 256 << 20;
 const IMPORT: Duration = Duration::from_secs(600);
+/// Names blobs.
+pub(crate) const KEY: [u8; 32] = [7; 32];
 pub(crate) const FILE: NewFile = NewFile { mode: 0o644, uid: 0, gid: 0, rdev: 0 };
 
 pub(crate) struct Node {
@@ -33,7 +35,7 @@ impl Node {
         let mut config = EngineConfig::new(dir.join("engine"));
         change(&mut config);
         let journal: Arc<dyn Journal> = RocksJournal::open(&dir.join("journal"), JournalOptions::default())?;
-        let blobs = BlobStore::open(&dir.join("blobs"), [7; 32], CACHE_BYTES, Arc::clone(&journal))?;
+        let blobs = BlobStore::open(&dir.join("blobs"), KEY, CACHE_BYTES, Arc::clone(&journal))?;
         let clock = Arc::new(SystemClock);
         let ids = Arc::new(UlidGen::new(clock.clone(), &SystemRng, 1));
         let ports = Ports {
