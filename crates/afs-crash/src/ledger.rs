@@ -3,7 +3,7 @@
 use crate::digest::{Digest, digest};
 use crate::node::Node;
 use afs_session::{ListSessions, NewFile};
-use afs_types::{CheckpointId, ROOT_INO, Result, SessionId};
+use afs_types::{CheckpointId, CommitId, ROOT_INO, Reason, Result, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An acknowledgement that a crash must not undo.
@@ -15,6 +15,8 @@ pub enum Ack {
     Durable(SessionId, u64),
     /// The checkpoint exists, of the session at this sequence number.
     Checkpoint(SessionId, CheckpointId, u64),
+    /// The commit exists, of the session at this sequence number, and so does the git commit of this name with all of its tree.
+    Commit(SessionId, CommitId, u64, String),
 }
 
 /// What a workload did, for checking after a crash.
@@ -50,6 +52,7 @@ impl Ledger {
     pub fn check(&self, node: &Node, numbers: &[u64]) -> Result<Vec<String>> {
         let mut findings = Vec::new();
         let mut must_reach: BTreeMap<&SessionId, u64> = BTreeMap::new();
+        let mut oids = Vec::new();
         for ack in numbers.iter().filter_map(|number| self.acks.get(*number as usize - 1)) {
             match ack {
                 Ack::Session(id) => drop(must_reach.entry(id).or_default()),
@@ -59,10 +62,16 @@ impl Ledger {
                 }
                 Ack::Checkpoint(id, checkpoint, seq) => {
                     must_reach.entry(id).or_default();
-                    self.check_checkpoint(node, id, checkpoint, *seq, &mut findings);
+                    self.check_named(node, id, checkpoint.as_str(), *seq, &mut findings);
+                }
+                Ack::Commit(id, commit, seq, oid) => {
+                    must_reach.entry(id).or_default();
+                    self.check_named(node, id, commit.as_str(), *seq, &mut findings);
+                    oids.push(oid.as_str());
                 }
             }
         }
+        findings.extend(node.missing_git_objects(&oids)?);
         for (id, seq) in &must_reach {
             self.check_session(node, id, *seq, &mut findings);
         }
@@ -78,7 +87,12 @@ impl Ledger {
     }
 
     fn check_session(&self, node: &Node, id: &SessionId, must_reach: u64, findings: &mut Vec<String>) {
-        let shown = node.engine.session(id).and_then(|session| {
+        let resumed = match node.engine.session(id) {
+            // The crash came between archiving and resuming it.
+            Err(error) if error.reason == Reason::SessionArchived => node.engine.resume_session(id).map(drop),
+            _ => Ok(()),
+        };
+        let shown = resumed.and_then(|()| node.engine.session(id)).and_then(|session| {
             let (tree, stamp) = session.snapshot();
             Ok((session, stamp.seq, digest(&tree, &node.blobs)?))
         });
@@ -103,21 +117,28 @@ impl Ledger {
         }
     }
 
-    fn check_checkpoint(
+    /// What a checkpoint or commit shows.
+    fn check_named(
         &self,
         node: &Node,
         session: &SessionId,
-        checkpoint: &CheckpointId,
+        name: &str,
         seq: u64,
         findings: &mut Vec<String>,
     ) {
-        let tree = node.engine.tree_named(session, checkpoint.as_str());
+        let tree = node.engine.tree_named(session, name);
         match tree.and_then(|(_, tree)| digest(&tree, &node.blobs)) {
-            Err(error) => findings.push(format!("{checkpoint} of {session}: {error}")),
-            Ok(digest) if self.instant(session, seq) != Some(&digest) => {
-                findings.push(format!("{checkpoint} of {session} at {seq} differs:\n{}", digest.listing));
-            }
-            Ok(_) => {}
+            Err(error) => findings.push(format!("{name} of {session}: {error}")),
+            Ok(digest) => match self.instant(session, seq) {
+                Some(was) if *was == digest => {}
+                was => {
+                    let was = was.map_or("nothing", |was| &was.listing);
+                    findings.push(format!(
+                        "{name} of {session} at {seq} differs\nwas\n{was}is\n{}",
+                        digest.listing
+                    ));
+                }
+            },
         }
     }
 }

@@ -4,7 +4,8 @@ use afs_journal::{JournalOptions, RocksJournal};
 use afs_session::{CreateSession, CreateSource, Engine, EngineConfig, ImportSpec, Ports, SourceState};
 use afs_store::{BlobOptions, BlobStore, Journal};
 use afs_types::{Error, Reason, Result, SessionId, SourceId, SystemClock, SystemRng, UlidGen};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ pub struct Node {
     /// Bytes.
     pub blobs: Arc<BlobStore>,
     journal: Arc<RocksJournal>,
+    mirrors: PathBuf,
 }
 
 impl Node {
@@ -60,7 +62,7 @@ impl Node {
         let ids = Arc::new(UlidGen::new(clock.clone(), &SystemRng, 1));
         let ports = Ports { journal: port, blobs: Arc::clone(&blobs), clock, rng: Arc::new(SystemRng), ids };
         let engine = Engine::open(EngineConfig::new(dir.join("engine")), ports)?;
-        Ok(Self { engine, blobs, journal })
+        Ok(Self { engine, blobs, journal, mirrors: dir.join("engine/mirrors") })
     }
 
     /// Imports a directory and waits for it.
@@ -68,7 +70,18 @@ impl Node {
     /// # Errors
     /// When the import fails.
     pub fn import(&self, dir: &Path) -> Result<SourceId> {
-        let spec = ImportSpec::Local { path: dir.to_owned() };
+        self.import_spec(ImportSpec::Local { path: dir.to_owned() })
+    }
+
+    /// Imports a git repository and waits for it.
+    ///
+    /// # Errors
+    /// When the import fails.
+    pub fn import_git(&self, repository: &Path) -> Result<SourceId> {
+        self.import_spec(ImportSpec::Git { url: repository.display().to_string(), reference: None })
+    }
+
+    fn import_spec(&self, spec: ImportSpec) -> Result<SourceId> {
         let want = CreateSource {
             source_id: None,
             display_name: String::new(),
@@ -93,12 +106,39 @@ impl Node {
         Ok(self.engine.create_session(want)?.id)
     }
 
+    /// What git itself finds missing or damaged of commits and everything that they reach, in any of the server's repositories.
+    ///
+    /// # Errors
+    /// When git cannot be asked.
+    pub fn missing_git_objects(&self, oids: &[&str]) -> Result<Vec<String>> {
+        if oids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let failed = |e| Error::io("look for git repositories", e);
+        let mut said = vec![format!("no repository below {} has {oids:?}", self.mirrors.display())];
+        for mirror in std::fs::read_dir(&self.mirrors).map_err(failed)? {
+            // Commits that sessions make are kept beside what came from the source, in a repository that stands on it.
+            let mirror = mirror.map_err(failed)?.path().join("aether");
+            if !mirror.is_dir() {
+                continue; // a lock, or settings
+            }
+            let mut git = Command::new("git");
+            git.arg("--git-dir").arg(&mirror).args(["rev-list", "--objects", "--quiet"]).args(oids);
+            let output = git.output().map_err(|e| Error::io("start git", e))?;
+            if output.status.success() {
+                return Ok(Vec::new());
+            }
+            said.push(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        Ok(said)
+    }
+
     /// Stops everything.
     ///
     /// # Errors
     /// Those of the last sync.
     pub fn close(self) -> Result<()> {
-        let Self { engine, blobs, journal } = self;
+        let Self { engine, blobs, journal, .. } = self;
         drop((engine, blobs));
         journal.close()
     }

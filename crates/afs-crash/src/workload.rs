@@ -1,14 +1,15 @@
 //! Random work on sessions of one base, recorded in a ledger.
 //!
-//! Guarantees: the same seed gives the same work for one thread (ids and times differ). Every operation is one record, so every instant
-//! that a crash may leave is in the ledger.
+//! Guarantees: the same seed gives the same work for one thread (ids and times differ). Every operation is one record, and what takes several
+//! (sealing) changes nothing that is seen, so every instant that a crash may leave is in the ledger.
 
 use crate::digest::digest;
 use crate::ledger::{Ack, Ledger};
 use crate::node::Node;
-use afs_session::{AttrSet, Fork, NewFile, RenameMode, Session};
-use afs_types::{CheckpointId, Ino, ROOT_INO, Reason, Result, SessionId};
+use afs_session::{AttrSet, CommitRequest, Fork, NewFile, RenameMode, Session};
+use afs_types::{CheckpointId, Error, Ino, ROOT_INO, Reason, Result, SessionId};
 use parking_lot::Mutex;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 const FILE: NewFile = NewFile { mode: 0o644, uid: 0, gid: 0, rdev: 0 };
@@ -17,6 +18,8 @@ const NAMES: usize = 12;
 const MAX_SESSIONS: usize = 4;
 /// Above this size a file is truncated rather than written to: digests read all of it.
 const MAX_FILE: u64 = 40_000;
+/// Imports of one thread: each is a base of its own.
+const MAX_IMPORTS: usize = 2;
 
 /// One thread's work.
 pub struct Workload<'a> {
@@ -24,8 +27,11 @@ pub struct Workload<'a> {
     ledger: &'a Mutex<Ledger>,
     /// Called with the number of an acknowledgement, right after it was recorded.
     mark: &'a (dyn Fn(u64) + Sync),
-    sessions: Vec<(SessionId, Arc<Session>)>,
-    checkpoints: Vec<(usize, CheckpointId)>,
+    sessions: Vec<SessionId>,
+    checkpoints: Vec<(SessionId, CheckpointId)>,
+    /// A directory of its own to change and import again.
+    imports_from: Option<PathBuf>,
+    imports: usize,
     chance: u64,
 }
 
@@ -41,11 +47,25 @@ impl<'a> Workload<'a> {
         session: SessionId,
         seed: u64,
     ) -> Result<Self> {
-        let live = node.engine.session(&session)?;
-        let mut work =
-            Self { node, ledger, mark, sessions: Vec::new(), checkpoints: Vec::new(), chance: seed };
-        work.adopt(session, live)?;
+        let mut work = Self {
+            node,
+            ledger,
+            mark,
+            sessions: Vec::new(),
+            checkpoints: Vec::new(),
+            imports_from: None,
+            imports: 0,
+            chance: seed,
+        };
+        work.adopt(session)?;
         Ok(work)
+    }
+
+    /// Also imports this directory, changed a little each time.
+    #[must_use]
+    pub fn importing(mut self, dir: PathBuf) -> Self {
+        self.imports_from = Some(dir);
+        self
     }
 
     fn below(&mut self, bound: usize) -> usize {
@@ -61,10 +81,15 @@ impl<'a> Workload<'a> {
     pub fn run(&mut self, steps: usize) -> Result<()> {
         for _ in 0..steps {
             let which = self.below(self.sessions.len());
-            match self.below(40) {
-                0 => self.fork(which)?,
-                1 => self.checkpoint(which)?,
-                2 => self.restore()?,
+            match self.below(60) {
+                0 | 1 => self.fork(which)?,
+                2 | 3 => self.checkpoint(which)?,
+                4 => self.restore()?,
+                5 | 6 => self.commit(which)?,
+                7 => self.archive(which)?,
+                8 => drop(self.node.engine.evict(&self.sessions[which])?),
+                9 => self.seal(which)?,
+                10 => self.import()?,
                 _ => self.operate(which)?,
             }
             if self.below(3) == 0 {
@@ -74,12 +99,24 @@ impl<'a> Workload<'a> {
         Ok(())
     }
 
+    fn session(&self, which: usize) -> Result<Arc<Session>> {
+        self.node.engine.session(&self.sessions[which])
+    }
+
     /// Notes where a session is now.
     fn note(&self, which: usize) -> Result<u64> {
-        let (id, session) = &self.sessions[which];
-        let (tree, stamp) = session.snapshot();
+        let (tree, stamp) = self.session(which)?.snapshot();
         let digest = digest(&tree, &self.node.blobs)?;
-        self.ledger.lock().at(id, stamp.seq, digest);
+        self.ledger.lock().at(&self.sessions[which], stamp.seq, digest);
+        Ok(stamp.seq)
+    }
+
+    /// Notes that the session has shown the same from `first` on until now.
+    fn note_since(&self, which: usize, first: u64) -> Result<u64> {
+        let (tree, stamp) = self.session(which)?.snapshot();
+        let digest = digest(&tree, &self.node.blobs)?;
+        let mut ledger = self.ledger.lock();
+        (first..=stamp.seq).for_each(|seq| ledger.at(&self.sessions[which], seq, digest.clone()));
         Ok(stamp.seq)
     }
 
@@ -88,8 +125,8 @@ impl<'a> Workload<'a> {
         (self.mark)(number);
     }
 
-    fn adopt(&mut self, id: SessionId, session: Arc<Session>) -> Result<()> {
-        self.sessions.push((id.clone(), session));
+    fn adopt(&mut self, id: SessionId) -> Result<()> {
+        self.sessions.push(id.clone());
         let seq = self.note(self.sessions.len() - 1)?;
         self.acknowledge(Ack::Session(id.clone()));
         self.acknowledge(Ack::Durable(id, seq));
@@ -97,10 +134,10 @@ impl<'a> Workload<'a> {
     }
 
     fn sync(&mut self, which: usize) -> Result<()> {
-        let (id, session) = &self.sessions[which];
+        let session = self.session(which)?;
         let seq = session.stamp().seq;
         session.fsync()?;
-        self.acknowledge(Ack::Durable(id.clone(), seq));
+        self.acknowledge(Ack::Durable(session.id().clone(), seq));
         Ok(())
     }
 
@@ -108,21 +145,17 @@ impl<'a> Workload<'a> {
         if self.sessions.len() >= MAX_SESSIONS {
             return Ok(());
         }
-        let made = self.node.engine.fork(&Fork::of(self.sessions[which].0.clone()))?;
-        for info in made {
-            let session = self.node.engine.session(&info.id)?;
-            self.adopt(info.id, session)?;
-        }
-        Ok(())
+        let made = self.node.engine.fork(&Fork::of(self.sessions[which].clone()))?;
+        made.into_iter().try_for_each(|info| self.adopt(info.id))
     }
 
     fn checkpoint(&mut self, which: usize) -> Result<()> {
-        let id = self.sessions[which].0.clone();
+        let id = self.sessions[which].clone();
         // Nobody else works on this session, so the checkpoint is of this instant.
         let seq = self.note(which)?;
         let checkpoint = self.node.engine.checkpoint(&id, "", "", None)?.id;
-        self.acknowledge(Ack::Checkpoint(id, checkpoint.clone(), seq));
-        self.checkpoints.push((which, checkpoint));
+        self.acknowledge(Ack::Checkpoint(id.clone(), checkpoint.clone(), seq));
+        self.checkpoints.push((id, checkpoint));
         Ok(())
     }
 
@@ -131,16 +164,72 @@ impl<'a> Workload<'a> {
             return Ok(());
         }
         let chosen = self.below(self.checkpoints.len());
-        let (which, checkpoint) = self.checkpoints[chosen].clone();
-        let id = self.sessions[which].0.clone();
+        let (id, checkpoint) = self.checkpoints[chosen].clone();
+        let Some(which) = self.sessions.iter().position(|session| *session == id) else { return Ok(()) };
         let restored = self.node.engine.restore(&id, &checkpoint, None, None)?;
         self.note(which)?;
         self.acknowledge(Ack::Durable(id, restored.revision));
         Ok(())
     }
 
+    fn commit(&mut self, which: usize) -> Result<()> {
+        let id = self.sessions[which].clone();
+        let seq = self.note(which)?;
+        let want = CommitRequest {
+            session: id.clone(),
+            message: format!("at {seq}"),
+            author_name: String::new(),
+            author_email: String::new(),
+            if_revision: None,
+            allow_empty: true,
+            request_id: None,
+        };
+        let commit = match self.node.engine.commit(&want) {
+            Ok(commit) => commit,
+            // A session of an imported directory.
+            Err(error) if error.reason == Reason::NotGit => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        self.note_since(which, seq)?;
+        self.acknowledge(Ack::Commit(id, commit.id, seq, commit.record.oid));
+        Ok(())
+    }
+
+    /// Out of RAM and back. Sealed on the way, so there are instants that show the same.
+    fn archive(&mut self, which: usize) -> Result<()> {
+        let id = self.sessions[which].clone();
+        let before = self.note(which)?;
+        let archived = self.node.engine.archive_session(&id)?;
+        self.acknowledge(Ack::Durable(id.clone(), archived.revision));
+        self.node.engine.resume_session(&id)?;
+        self.note_since(which, before).map(drop)
+    }
+
+    fn seal(&mut self, which: usize) -> Result<()> {
+        let before = self.note(which)?;
+        let session = self.session(which)?;
+        self.node.engine.seal(&session)?;
+        self.note_since(which, before).map(drop)
+    }
+
+    /// Changes a file, imports the directory, and goes on with a session of it in the place of another one.
+    fn import(&mut self) -> Result<()> {
+        let Some(dir) = self.imports_from.clone().filter(|_| self.imports < MAX_IMPORTS) else {
+            return Ok(());
+        };
+        self.imports += 1;
+        let text = format!("import {}\n", self.imports).repeat(1000);
+        std::fs::write(dir.join("changed"), text).map_err(|e| Error::io("change a file to import", e))?;
+        let source = self.node.import(&dir)?;
+        let id = self.node.session(&source)?;
+        if self.sessions.len() >= MAX_SESSIONS {
+            self.sessions.remove(0);
+        }
+        self.adopt(id)
+    }
+
     fn operate(&mut self, which: usize) -> Result<()> {
-        let session = Arc::clone(&self.sessions[which].1);
+        let session = self.session(which)?;
         let name = format!("file-{}", self.below(NAMES)).into_bytes();
         let other = format!("file-{}", self.below(NAMES)).into_bytes();
         let (kind, offset, len) = (self.below(8), self.below(20_000) as u64, self.below(6_000));

@@ -4,12 +4,13 @@ use afs_crash::{Ledger, Node, NodeOptions, Workload};
 use afs_powercut::{PowerCut, Recording, States};
 use parking_lot::Mutex;
 use std::path::Path;
+use std::process::Command;
 
 const DISK_MB: u64 = 192;
 const STEPS: usize = 250;
 const THREADS: u64 = 2;
 
-/// A base of a few files, small and large (a raw file of its own).
+/// A repository of a few files, small and large (a raw file of its own).
 fn base(dir: &Path) {
     std::fs::create_dir_all(dir.join("src")).unwrap();
     for number in 0..6 {
@@ -17,6 +18,20 @@ fn base(dir: &Path) {
             .unwrap();
     }
     std::fs::write(dir.join("src/large"), vec![b'l'; 300 << 10]).unwrap();
+    let author = ["-c", "user.name=T", "-c", "user.email=t@example.invalid"];
+    for arguments in [&["init", "-q", "-b", "main"][..], &["add", "-A"], &["commit", "-q", "-m", "base"]] {
+        let git = Command::new("git").current_dir(dir).args(author).args(arguments).output().unwrap();
+        assert!(git.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&git.stderr));
+    }
+}
+
+/// A directory to import while everything else goes on.
+fn another_base(dir: &Path) {
+    std::fs::create_dir_all(dir.join("more")).unwrap();
+    for number in 0..20 {
+        std::fs::write(dir.join(format!("more/{number}")), format!("{number}\n").repeat(number * 50))
+            .unwrap();
+    }
 }
 
 /// Works on a logging disk and returns what was acknowledged and everything that was written.
@@ -29,14 +44,17 @@ fn record(scratch: &Path, seed: u64, options: NodeOptions) -> (Ledger, Recording
     std::fs::File::open(cut.mount_path()).unwrap().sync_all().unwrap();
     let ledger = Mutex::new(Ledger::default());
     let node = Node::open(&home, options).unwrap();
-    let source = node.import(&from).unwrap();
+    let source = node.import_git(&from).unwrap();
     let mark = |number| cut.mark(number);
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let (node, ledger, mark, source) = (&node, &ledger, &mark, &source);
+            let imports = scratch.join(format!("imports-{thread}"));
+            another_base(&imports);
             scope.spawn(move || {
                 let session = node.session(source).unwrap();
-                Workload::new(node, ledger, mark, session, seed * 100 + thread).unwrap().run(STEPS).unwrap();
+                let work = Workload::new(node, ledger, mark, session, seed * 100 + thread).unwrap();
+                work.importing(imports).run(STEPS).unwrap();
             });
         }
     });
