@@ -2,7 +2,8 @@
 //! shares history with every other session of the base.
 //!
 //! Guarantees: packs are the mirror's files as blobs, stored once; HEAD, branch and index are small files that a
-//! session replaces in its own overlay; nothing in `config` runs a program or names the server's user; no credentials.
+//! session replaces in its own overlay; nothing in `config` names the server's user, and the one command in it, `core.fsmonitor`,
+//! reads a file of the mount (`sh` and `cat`, nothing from the tree); no credentials.
 //! Deliberately absent: `hooks`, reflogs, and the commits that other sessions made.
 
 use crate::Owner;
@@ -16,6 +17,9 @@ use afs_core::base::{BaseBuilder, NewEntry, NodeHandle, NodeKind};
 use afs_types::{Error, Result};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+
+/// Run by git through `sh`, in the work tree, with 2 and an instant as arguments. Standard output is the answer.
+const MONITOR: &str = r#"cat ".aether-since-$2" 2>/dev/null || printf 'unknown\0/\0' #"#;
 
 /// What goes into `.git`.
 pub(crate) struct GitDir<'a> {
@@ -56,13 +60,14 @@ impl GitDir<'_> {
         contents: &Contents,
         sink: &mut Sink<'_>,
     ) -> Result<()> {
+        let instant = format!("base-{}", builder.mark());
         let mut maker = Maker { builder: &mut *builder, sink: &mut *sink, dirs: HashMap::new(), git: self };
         self.add_files(&mut maker)?;
         let index = maker.entry(b"index", NewEntry::new(NodeKind::File, 0o644))?;
         builder.number();
         let stat = git_index::Stat { seconds: self.seconds as u32, uid: self.owner.uid, gid: self.owner.gid };
         let inos: Vec<u32> = handles.iter().map(|h| builder.ino_of(*h) as u32).collect();
-        let bytes = git_index::encode(tree, &inos, contents, &stat)?;
+        let bytes = git_index::encode(tree, &inos, contents, &stat, &instant)?;
         let blob = sink.put(&bytes)?;
         builder.set_content(index, bytes.len() as u64, blob, (self.seconds + 1) * 1_000_000_000)
     }
@@ -103,12 +108,15 @@ impl GitDir<'_> {
         Ok(())
     }
 
-    /// `checkStat = minimal`: git compares size, mode and whole seconds, which are the same in every mount.
+    /// `checkStat = minimal`: git compares size, mode and whole seconds, which are the same in every mount. `fsmonitor`: git asks
+    /// the mount what changed, by a name that leads to the answer; where there is none, everything did.
     fn config(&self) -> String {
         let mut text = format!(
             "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\tlogallrefupdates = true\n\
-             \tcheckStat = minimal\n\ttrustctime = false\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n\
+             \tcheckStat = minimal\n\ttrustctime = false\n\tuntrackedCache = true\n\tfsmonitorHookVersion = 2\n\
+             \tfsmonitor = {}\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n\
              [remote \"origin\"]\n\turl = {}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n",
+            quoted(MONITOR),
             quoted(&self.url)
         );
         if let Some(branch) = &self.head.branch {

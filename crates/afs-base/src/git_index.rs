@@ -1,8 +1,10 @@
-//! Git's index file for a fresh session: version 4, with a cache of tree ids, and the stat data that a mount shows.
+//! Git's index file for a fresh session: version 4, with a cache of tree ids, what `git_cache` adds, and the stat data that a
+//! mount shows.
 //!
 //! Guarantees: `git status` in an untouched session reads no file and no tree; the bytes depend on the tree, the inode
-//! numbers and [`Stat`] alone. Deliberately absent: reading an index.
+//! numbers, [`Stat`] and the mark of the table alone. Deliberately absent: reading an index.
 
+use crate::git_cache;
 use crate::git_import::{Contents, Node, Tree};
 use crate::object::{Mode, Oid, sha1};
 use afs_types::Result;
@@ -30,8 +32,14 @@ struct Writer<'a> {
     cache: Vec<u8>,
 }
 
-/// The index of a whole tree.
-pub(crate) fn encode(tree: &Tree, inos: &[u32], contents: &Contents, stat: &Stat) -> Result<Vec<u8>> {
+/// The index of a whole tree. `instant` is the name under which a session knows its unchanged base.
+pub(crate) fn encode(
+    tree: &Tree,
+    inos: &[u32],
+    contents: &Contents,
+    stat: &Stat,
+    instant: &str,
+) -> Result<Vec<u8>> {
     let mut writer = Writer {
         tree,
         inos,
@@ -48,9 +56,23 @@ pub(crate) fn encode(tree: &Tree, inos: &[u32], contents: &Contents, stat: &Stat
     out.extend_from_slice(&4u32.to_be_bytes());
     out.extend_from_slice(&writer.count.to_be_bytes());
     out.append(&mut writer.entries);
-    out.extend_from_slice(b"TREE");
-    out.extend_from_slice(&(writer.cache.len() as u32).to_be_bytes());
-    out.append(&mut writer.cache);
+    let root_ino = 1;
+    let ino = |node: Option<u32>| node.map_or(root_ino, |i| inos[i as usize]);
+    let untracked = git_cache::untracked(tree, ino, stat);
+    let monitor = git_cache::monitor(instant);
+    let start = out.len() as u32;
+    let mut headers = Vec::new();
+    for (name, content) in [(b"TREE", &writer.cache), (b"FSMN", &monitor), (b"UNTR", &untracked)] {
+        let header = [&name[..], &(content.len() as u32).to_be_bytes()].concat();
+        out.extend_from_slice(&header);
+        out.extend_from_slice(content);
+        headers.extend(header);
+    }
+    // Where the extensions begin: for readers that start from the end, among them the mount.
+    let end = [&start.to_be_bytes()[..], &sha1(&[&headers])?].concat();
+    out.extend_from_slice(b"EOIE");
+    out.extend_from_slice(&(end.len() as u32).to_be_bytes());
+    out.extend_from_slice(&end);
     let hash = sha1(&[&out])?;
     out.extend_from_slice(&hash);
     Ok(out)
@@ -114,7 +136,7 @@ fn index_size(size: u64) -> u32 {
 }
 
 /// Git's variable-length number of pack offsets: big-endian groups of 7 bits, each one less than it says.
-fn offset_varint(mut value: u64) -> impl Iterator<Item = u8> {
+pub(crate) fn offset_varint(mut value: u64) -> impl Iterator<Item = u8> {
     let mut bytes = [0; 10];
     let mut at = 9;
     bytes[at] = (value & 0x7f) as u8;

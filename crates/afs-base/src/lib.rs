@@ -10,6 +10,7 @@
 mod child;
 mod clone_local;
 mod commit;
+mod git_cache;
 mod git_dir;
 mod git_import;
 mod git_index;

@@ -5,6 +5,7 @@ mod grpc;
 mod import;
 mod lookup;
 mod memory;
+mod mount;
 mod node;
 mod pmap;
 mod recovery;
@@ -40,5 +41,10 @@ pub(crate) const ALL: &[Bench] = &[
         name: "import",
         about: "importing the corpus, beside cp -a and git clone --local",
         run: import::run,
+    },
+    Bench {
+        name: "mount",
+        about: "git status and a walk in the mounts, beside the disk and an overlay",
+        run: mount::run,
     },
 ];

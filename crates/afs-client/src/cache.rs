@@ -31,6 +31,8 @@ const LAST_SKIP: u32 = 1024;
 pub(crate) const FIRST_LISTING: usize = 1024;
 /// Entries of one page given to a reader.
 const PAGE: usize = 512;
+const S_IFMT: u32 = 0o170_000;
+const S_IFDIR: u32 = 0o040_000;
 
 /// What a look-up finds here.
 #[derive(Debug, PartialEq)]
@@ -68,11 +70,15 @@ struct State {
     /// Directories with entries, oldest first.
     order: VecDeque<u64>,
     attributes: HashMap<u64, Attributes>,
+    /// Files of `attributes` with several names: one may go that is not known here.
+    linked: HashSet<u64>,
     /// Inodes known to have no `security.capability`, which the kernel asks for before the first write to a file.
     without_capability: HashSet<u64>,
     /// Inodes with changes of our own under way: how many, and whether two overlapped.
     changing: HashMap<u64, (u32, bool)>,
     entries: usize,
+    /// See [`Cache::look_ahead`].
+    look_ahead: usize,
     sequence: u64,
     /// Inodes (directories for names) that changed, with when. What is older than `forgotten` is not in it any more.
     recent: VecDeque<(u64, u64)>,
@@ -130,13 +136,27 @@ impl Cache {
         Some(if dir.skip.1 == 0 { FIRST_LISTING } else { MAX_LISTING })
     }
 
+    /// How many entries the next listing should bring, of directories below the one that is asked for.
+    pub(crate) fn look_ahead(&self) -> usize {
+        let mut state = self.state.lock();
+        let now = state.look_ahead.max(FIRST_LISTING);
+        state.look_ahead = (now * 2).min(MAX_LISTING);
+        now
+    }
+
     /// The directory is too large, or could not be listed.
     pub(crate) fn refuse_listing(&self, parent: u64) {
         self.state.lock().dirs.entry(parent).or_default().back_off();
     }
 
     /// All entries of a directory.
-    pub(crate) fn store_listing(&self, parent: u64, dotdot: u64, entries: Vec<DirectoryEntry>, ticket: Ticket) {
+    pub(crate) fn store_listing(
+        &self,
+        parent: u64,
+        dotdot: u64,
+        entries: Vec<DirectoryEntry>,
+        ticket: Ticket,
+    ) {
         let mut state = self.state.lock();
         if state.changed_since(parent, ticket) {
             return state.dirs.entry(parent).or_default().back_off();
@@ -152,7 +172,7 @@ impl Cache {
             dir.names.insert(entry.name.clone(), Some(attributes.inode));
             listing.push((entry.name, entry.next_cookie, attributes.inode));
             if is_fresh {
-                state.attributes.insert(attributes.inode, attributes);
+                state.know(attributes);
             }
         }
         state.entries += dir.names.len();
@@ -184,7 +204,7 @@ impl Cache {
     pub(crate) fn store(&self, attributes: Attributes, ticket: Ticket) {
         let mut state = self.state.lock();
         if !state.changed_since(attributes.inode, ticket) {
-            state.attributes.insert(attributes.inode, attributes);
+            state.know(attributes);
             if state.attributes.len() > 2 * MAX_ENTRIES {
                 state.clear();
             }
@@ -238,7 +258,15 @@ impl Cache {
         let mut state = self.state.lock();
         let names = names_of(op);
         let mut inodes: Vec<u64> = inode_of(op).into_iter().collect();
-        inodes.extend(names.iter().filter_map(|(parent, name)| state.ino_of(*parent, name)));
+        for (parent, name) in &names {
+            match state.ino_of(*parent, name) {
+                Some(ino) => inodes.push(ino),
+                None if state.is_absent(*parent, name) => {}
+                None => inodes.extend(&state.linked),
+            }
+        }
+        inodes.sort_unstable();
+        inodes.dedup();
         let is_new = names.iter().all(|(parent, name)| state.is_absent(*parent, name));
         for (parent, name) in names {
             state.name_unknown(parent, name);
@@ -275,7 +303,10 @@ impl Cache {
         }
         if outcome.is_ok() {
             state.enter(op, attributes, names_count);
-            if begun.is_new && names_count && let (Op::Create(_), Some(made)) = (op, attributes) {
+            if begun.is_new
+                && names_count
+                && let (Op::Create(_), Some(made)) = (op, attributes)
+            {
                 state.note_no_capability(made.inode);
             }
         }
@@ -325,8 +356,13 @@ impl State {
     }
 
     fn fresh_since(&self, ticket: Ticket, entries: &[DirectoryEntry]) -> Vec<bool> {
-        let news: HashSet<u64> =
-            self.recent.iter().rev().take_while(|(at, _)| *at > ticket.sequence).map(|(_, ino)| *ino).collect();
+        let news: HashSet<u64> = self
+            .recent
+            .iter()
+            .rev()
+            .take_while(|(at, _)| *at > ticket.sequence)
+            .map(|(_, ino)| *ino)
+            .collect();
         let is_fresh = |e: &DirectoryEntry| {
             let ino = e.attributes.map_or(0, |a| a.inode);
             ticket.sequence >= self.forgotten && !self.changing.contains_key(&ino) && !news.contains(&ino)
@@ -334,9 +370,18 @@ impl State {
         entries.iter().map(is_fresh).collect()
     }
 
+    fn know(&mut self, attributes: Attributes) {
+        let is_directory = attributes.mode & S_IFMT == S_IFDIR;
+        if attributes.nlink > 1 && !is_directory {
+            self.linked.insert(attributes.inode);
+        }
+        self.attributes.insert(attributes.inode, attributes);
+    }
+
     fn inode_changed(&mut self, ino: u64) {
         self.note(ino);
         self.attributes.remove(&ino);
+        self.linked.remove(&ino);
     }
 
     /// The directory's own attributes (times, links) change with it, and so may those of what the name meant.
@@ -368,7 +413,7 @@ impl State {
             && !self.changing.contains_key(&attributes.inode)
         {
             self.note(attributes.inode);
-            self.attributes.insert(attributes.inode, attributes);
+            self.know(attributes);
         }
         if !names_count {
             return;
@@ -412,6 +457,7 @@ impl State {
         self.entries -= dir.names.len();
         for child in dir.names.into_values().flatten() {
             self.attributes.remove(&child);
+            self.linked.remove(&child);
         }
     }
 

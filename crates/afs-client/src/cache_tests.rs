@@ -118,6 +118,23 @@ fn own_changes_are_entered() {
 }
 
 #[test]
+fn a_name_that_is_not_known_may_be_another_one_of_a_linked_file() {
+    let cache = listed();
+    let linked = Attributes { nlink: 2, mode: 0o100_644, ..attributes(8, 1) };
+    cache.store(linked, cache.ticket());
+    cache.store(Attributes { nlink: 2, mode: 0o040_755, ..attributes(9, 1) }, cache.ticket());
+    let unlink = |parent, name: &'static str| {
+        let op = Op::Unlink(api::UnlinkOp { parent, name: name.into(), directory: false });
+        cache.finish(cache.begin(&op), &op, &Ok(Applied::default()));
+    };
+    unlink(1, "a"); // a name of another file
+    assert_eq!(cache.attributes(8), Some(linked));
+    unlink(5, "x"); // of a directory that was never listed
+    assert_eq!(cache.attributes(8), None);
+    assert!(cache.attributes(9).is_some());
+}
+
+#[test]
 fn overlapping_writes_leave_no_attributes() {
     let cache = listed();
     let op = write(2);

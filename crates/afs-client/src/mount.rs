@@ -122,8 +122,12 @@ pub struct Mount {
     epoch: AtomicU32,
     lost: AtomicBool,
     reconnects: AtomicU64,
+    /// The newest fence that the Sync stream brought, and the attachment that it is of.
+    pub(crate) fences: watch::Sender<(String, u64)>,
     pub(crate) ops: Ops,
     pub(crate) cache: Cache,
+    /// An attachment that must not be used again.
+    spoiled: Mutex<String>,
     /// The driver, to be ended.
     driver: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
@@ -154,8 +158,10 @@ impl Mount {
             epoch: AtomicU32::new(0),
             lost: AtomicBool::new(false),
             reconnects: AtomicU64::new(0),
+            fences: watch::Sender::new((String::new(), 0)),
             ops,
             cache: Cache::default(),
+            spoiled: Mutex::default(),
             driver: Mutex::new(None),
         });
         let link = mount.new_link().await?;
@@ -319,6 +325,17 @@ impl Mount {
         });
     }
 
+    /// A change was sent over this attachment and never answered, so it may still happen, at any time. As a change of our own it
+    /// would not be told to us: from now on we are somebody else, who is told.
+    pub(crate) fn spoil(&self, mount_id: &str) {
+        *self.spoiled.lock() = mount_id.into();
+        let link = match &*self.state.borrow() {
+            State::Up(link) if link.mount_id == mount_id => link.clone(),
+            State::Up(_) | State::Down { .. } | State::Ended(..) => return,
+        };
+        self.suspect(&link, "a change was not answered");
+    }
+
     async fn new_link(&self) -> Result<Arc<Link>> {
         let request = api::AttachRequest {
             session_id: self.options.session_id.clone(),
@@ -397,7 +414,7 @@ impl Mount {
         loop {
             tokio::select! {
                 message = sync.stream.message() => match message {
-                    Ok(Some(message)) => self.handle(message),
+                    Ok(Some(message)) => self.handle(link, message),
                     Ok(None) => return Error::new(Reason::Unavailable, "the server closed the connection"),
                     Err(status) => return self.client.error(&status),
                 },
@@ -413,7 +430,7 @@ impl Mount {
         }
     }
 
-    fn handle(&self, message: api::SyncResponse) {
+    fn handle(&self, link: &Link, message: api::SyncResponse) {
         self.saw(message.revision);
         if !message.notice.is_empty() {
             tracing::warn!(notice = message.notice, "the server says");
@@ -427,6 +444,9 @@ impl Mount {
             if (i.data || i.attributes) && !i.all {
                 self.tell(Change::Inode { ino: i.inode, data: i.data });
             }
+        }
+        if message.fence > 0 {
+            self.fences.send_replace((link.mount_id.clone(), message.fence));
         }
     }
 
@@ -446,7 +466,12 @@ impl Mount {
     async fn reconnect(&self, mut link: Arc<Link>) -> Result<(Arc<Link>, SyncStream)> {
         let mut backoff = Backoff::new();
         loop {
-            let error = match self.open_sync(&link).await {
+            let is_spoiled = *self.spoiled.lock() == link.mount_id;
+            let opened = match is_spoiled {
+                true => Err(Error::new(Reason::MountNotFound, "a change was not answered")),
+                false => self.open_sync(&link).await,
+            };
+            let error = match opened {
                 Ok(sync) => return Ok((link, sync)),
                 Err(error) if error.reason == Reason::MountNotFound => match self.new_link().await {
                     Ok(new) => {

@@ -17,6 +17,8 @@ const MAX_RELEASES: usize = 4096;
 /// Most releases of one call.
 const RELEASE_BATCH: usize = 256;
 const ENTRIES_PER_PAGE: u32 = 4096;
+/// How long a fence may take from the server's queue to here.
+const FENCE_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// The answer to one change.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -40,6 +42,22 @@ pub struct Directory {
     pub end: bool,
     /// Inode of `..`.
     pub parent: u64,
+}
+
+/// What changed since an instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Since {
+    /// The present, for the next question.
+    pub instant: String,
+    /// From the root on, without a leading slash; a directory stands for everything below it. None: everything.
+    pub paths: Option<Vec<Vec<u8>>>,
+}
+
+impl Default for Since {
+    /// Nothing is known.
+    fn default() -> Self {
+        Self { instant: "unknown".into(), paths: None }
+    }
 }
 
 /// Numbers of operations, and what is open.
@@ -158,22 +176,23 @@ impl Mount {
         Ok(found)
     }
 
-    /// Fills the cache with a whole directory. A failure is none of the look-up that follows.
+    /// Fills the cache with a whole directory, and with those below it: more each time, since whoever looks into many directories
+    /// looks into more. A failure is none of the look-up that follows.
     async fn list(&self, dir: u64, limit: usize) {
         let ticket = self.cache.ticket();
-        let (mut entries, mut cookie) = (Vec::new(), 0);
-        while entries.len() < limit {
-            let most = (limit - entries.len()).min(ENTRIES_PER_PAGE as usize) as u32;
-            let Ok(page) = self.readdir_there(dir, cookie, most).await else { break };
-            let next = page.entries.last().map(|e| e.next_cookie);
-            entries.extend(page.entries);
-            match next {
-                _ if page.end => return self.cache.store_listing(dir, page.parent, entries, ticket),
-                Some(next) => cookie = next,
-                None => break,
-            }
+        let max_entries = limit.max(self.cache.look_ahead()) as u32;
+        let answer = self.call("read tree", |link| {
+            let mut bridge = self.bridge();
+            let request = api::ReadTreeRequest { mount_id: link.mount_id.clone(), inode: dir, max_entries };
+            async move { bridge.read_tree(request).await }
+        });
+        let directories = answer.await.map(|a| a.directories).unwrap_or_default();
+        if directories.first().is_none_or(|first| first.inode != dir) {
+            self.cache.refuse_listing(dir);
         }
-        self.cache.refuse_listing(dir);
+        for listing in directories {
+            self.cache.store_listing(listing.inode, listing.parent, listing.entries, ticket);
+        }
     }
 
     /// Attributes.
@@ -197,18 +216,27 @@ impl Mount {
         if let Some(page) = self.cache.listing(inode, cookie) {
             return Ok(page);
         }
+        if cookie == 0
+            && let Some(limit) = self.cache.wants_listing(inode)
+        {
+            self.list(inode, limit).await;
+            if let Some(page) = self.cache.listing(inode, cookie) {
+                return Ok(page);
+            }
+        }
         let ticket = self.cache.ticket();
-        let page = self.readdir_there(inode, cookie, ENTRIES_PER_PAGE).await?;
+        let page = self.readdir_there(inode, cookie).await?;
         if cookie == 0 && page.end {
             self.cache.store_listing(inode, page.parent, page.entries.clone(), ticket);
         }
         Ok(page)
     }
 
-    async fn readdir_there(&self, inode: u64, cookie: u64, max_entries: u32) -> Result<Directory> {
+    async fn readdir_there(&self, inode: u64, cookie: u64) -> Result<Directory> {
         let answer = self.call("readdir", |link| {
             let mut bridge = self.bridge();
             let mount_id = link.mount_id.clone();
+            let max_entries = ENTRIES_PER_PAGE;
             let request = api::ReadDirectoryRequest { mount_id, inode, cookie, max_entries };
             async move { bridge.read_directory(request).await }
         });
@@ -311,6 +339,26 @@ impl Mount {
         answer.await
     }
 
+    /// What may look different from what it was at an instant that an earlier answer named. When this returns, nothing that is
+    /// older than the answer's own instant is cached here, and the listener has heard of everything that it includes.
+    pub async fn changed_since(&self, instant: &str) -> Result<Since> {
+        let mut asked = String::new();
+        let answer = self.call("changed since", |link| {
+            let mut bridge = self.bridge();
+            asked.clone_from(&link.mount_id);
+            let request =
+                api::ChangedSinceRequest { mount_id: link.mount_id.clone(), instant: instant.into() };
+            async move { bridge.changed_since(request).await }
+        });
+        let answer = answer.await?;
+        let mut fences = self.fences.subscribe();
+        let come = fences.wait_for(|(mount, fence)| *mount == asked && *fence >= answer.fence);
+        // A stream that broke meanwhile: nobody knows what is cached, so no name may be given to it.
+        let Ok(Ok(_)) = tokio::time::timeout(FENCE_PATIENCE, come).await else { return Ok(Since::default()) };
+        let paths = answer.paths.into_iter().map(|path| path.to_vec()).collect();
+        Ok(Since { instant: answer.instant, paths: (!answer.everything).then_some(paths) })
+    }
+
     /// Applies one change.
     pub async fn apply(&self, op: Op) -> Result<Applied> {
         let begun = self.cache.begin(&op);
@@ -393,7 +441,9 @@ impl Mount {
         let mut before: Option<String> = None;
         let answer = self.call("apply", |link: Arc<Link>| {
             let may = ops.iter().all(|op| Self::may_repeat(before.as_deref(), &link, op));
-            before = Some(link.mount_id.clone());
+            if may {
+                before = Some(link.mount_id.clone());
+            }
             let request = api::ApplyOpsRequest {
                 mount_id: link.mount_id.clone(),
                 ops: numbers
@@ -413,7 +463,13 @@ impl Mount {
                 }
             }
         });
-        let answer = answer.await?;
+        let answer = answer.await;
+        if let (Err(error), Some(mount_id)) = (&answer, &before)
+            && matches!(error.reason, Reason::Unavailable | Reason::TimedOut)
+        {
+            self.spoil(mount_id);
+        }
+        let answer = answer?;
         self.saw(answer.revision);
         Ok(answer.results.into_iter().map(outcome).collect())
     }

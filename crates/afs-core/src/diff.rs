@@ -185,28 +185,28 @@ fn is_live_dir(tree: &Tree, ino: Ino) -> bool {
     tree.attr(ino).is_some_and(|a| a.is_dir() && a.nlink > 0)
 }
 
-fn live_lookup(tree: &Tree, dir: Ino, name: &[u8]) -> Option<Ino> {
+pub(crate) fn live_lookup(tree: &Tree, dir: Ino, name: &[u8]) -> Option<Ino> {
     is_live_dir(tree, dir).then(|| tree.lookup(dir, name)).flatten()
 }
 
-fn slot_names(slot: Option<&Slot>) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn slot_names(slot: Option<&Slot>) -> impl Iterator<Item = &[u8]> {
     slot.into_iter().flat_map(Slot::chain).map(|s| &*s.name)
 }
 
 /// Paths of directories, remembered.
 #[derive(Default)]
-struct Paths {
+pub(crate) struct Paths {
     known: HashMap<(bool, Ino), Option<SessionPath>>,
     names: HashMap<Ino, HashMap<Ino, Vec<u8>>>,
 }
 
 impl Paths {
-    fn of(&mut self, tree: &Tree, is_new: bool, dir: Ino) -> Option<SessionPath> {
+    pub(crate) fn of(&mut self, tree: &Tree, is_new: bool, dir: Ino) -> Option<SessionPath> {
         self.known.entry((is_new, dir)).or_insert_with(|| live_path(tree, dir)).clone()
     }
 
     /// Every path of an inode in `tree`.
-    fn all_of(&mut self, tree: &Tree, ino: Ino, attr: &Attr) -> Vec<SessionPath> {
+    pub(crate) fn all_of(&mut self, tree: &Tree, ino: Ino, attr: &Attr) -> Vec<SessionPath> {
         if ino == ROOT_INO {
             return vec![SessionPath::root()];
         }

@@ -11,4 +11,5 @@ pub mod extent;
 pub mod hash;
 pub mod op;
 pub mod pmap;
+pub mod touched;
 pub mod tree;

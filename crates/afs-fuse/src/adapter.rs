@@ -4,9 +4,10 @@
 //!
 //! A panic below is an `EIO` for that request; the thread that serves the kernel lives on.
 
-use crate::dispatch::{Adapter, DOT_ENTRIES, GENERATION, NEGATIVE_TTL_WITHOUT_EPOCHS};
+use crate::dispatch::{Adapter, DIRECTORY, DOT_ENTRIES, GENERATION, NEGATIVE_TTL_WITHOUT_EPOCHS};
 use crate::pack;
-use crate::vfs::{CopyRange, DirEntry, Seek, SetAttr, WriteMode, XattrMode};
+use crate::questions::{self, is_question};
+use crate::vfs::{Attr, CopyRange, DirEntry, Seek, SetAttr, WriteMode, XattrMode};
 use afs_types::{NameRef, Reason, limits};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo,
@@ -18,7 +19,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// A handler: whatever happens in it, its thread goes on and the request is answered (a dropped reply is `EIO`).
 impl Filesystem for Adapter {
@@ -35,6 +36,13 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.counting.lookups.one();
+        if self.caps.changes
+            && let Some(instant) = questions::instant_of(name.as_bytes())
+            && self.vfs.is_tree_root(parent.0)
+        {
+            let attr = self.questions.ask(parent.0, instant);
+            return reply.entry(&Duration::ZERO, &pack::attr(&attr), GENERATION);
+        }
         let found =
             self.attrs("lookup", || match self.vfs.lookup(parent.0, NameRef::new(name.as_bytes())?) {
                 Ok(attr) => Ok(Some(attr)),
@@ -59,8 +67,12 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, lookups: u64) {
+        if is_question(ino.0) {
+            return self.questions.forget(ino.0); // every look-up made a new one
+        }
         if self.known.forget(ino.0, lookups) {
             self.counting.forgets.one();
+            self.places.forget(ino.0);
             let _ = self.call("forget", || {
                 self.vfs.forget(ino.0);
                 Ok(())
@@ -70,6 +82,12 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         self.counting.getattrs.one();
+        if is_question(ino.0) {
+            return match self.call("getattr", || self.questions.attr(ino.0)) {
+                Ok(attr) => reply.attr(&Duration::ZERO, &pack::attr(&attr)),
+                Err(errno) => reply.error(errno),
+            };
+        }
         self.attr("getattr", reply, || self.vfs.getattr(ino.0));
     }
 
@@ -179,8 +197,16 @@ impl Filesystem for Adapter {
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         self.counting.opens.one();
         let mode = pack::open_mode(flags, request.uid() == 0);
+        if is_question(ino.0) {
+            return if mode.write { reply.error(Errno::EACCES) } else { self.answer(ino.0, reply) };
+        }
         match self.call("open", || self.vfs.open(ino.0, mode)) {
-            Ok(opened) => reply.opened(FileHandle(opened.fh), self.file_flags(ino.0, &opened)),
+            Ok(opened) => {
+                if self.caps.changes && opened.version == 0 && !mode.write {
+                    self.places.opened(&*self.vfs, ino.0);
+                }
+                reply.opened(FileHandle(opened.fh), self.file_flags(ino.0, &opened));
+            }
             Err(errno) => reply.error(errno),
         }
     }
@@ -225,7 +251,26 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        if is_question(ino.0) {
+            return match self.call("read", || self.questions.read(fh.0, offset, size as usize)) {
+                Ok(bytes) => reply.data(&bytes),
+                Err(errno) => reply.error(errno),
+            };
+        }
         self.counting.reads.one();
+        if let Some(log) = &self.reads {
+            log.lock().insert(ino.0);
+        }
+        if let Some(place) = self.places.of(ino.0) {
+            let read = || self.read_placed(&place, ino.0, fh.0, offset, size as usize);
+            return match self.call("read", read) {
+                Ok(bytes) => {
+                    self.counting.read_bytes.add(bytes.len() as u64);
+                    reply.data(&bytes);
+                }
+                Err(errno) => reply.error(errno),
+            };
+        }
         let mut reply = Some(reply);
         let mut out = |bytes: &[u8]| {
             if let Some(reply) = reply.take() {
@@ -283,6 +328,10 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         self.done("release", &self.counting.releases, reply, || {
+            if is_question(ino.0) {
+                self.questions.release(fh.0);
+                return Ok(());
+            }
             self.vfs.release(ino.0, fh.0);
             Ok(())
         });
@@ -338,9 +387,10 @@ impl Filesystem for Adapter {
     ) {
         let epoch = self.queue.epoch();
         let mut add = |entry: DirEntry<'_>, next: u64| {
-            let Some(attr) = entry.attr else { return false }; // `list` reports it
             // Checked after the file system gave the attributes, as for a look-up.
             let ttl = self.trust_since(epoch).min(self.caps.entry_ttl);
+            let unknown = Attr { ino: entry.ino, mode: entry.mode | 0o700, ..DIRECTORY };
+            let (attr, ttl) = entry.attr.map_or((unknown, Duration::ZERO), |attr| (attr, ttl));
             let name = OsStr::from_bytes(entry.name);
             let full = reply.add(INodeNo(entry.ino), next, name, &ttl, &pack::attr(&attr), GENERATION);
             // The kernel takes no reference through `.` and `..`.
@@ -498,6 +548,10 @@ impl Filesystem for Adapter {
             // The answer has 32 bits.
             length: length.min(u64::from(u32::MAX) & !0xfff),
         };
+        if self.places.of(from.0).is_some() {
+            // What is shown is not what is stored: the kernel then reads and writes.
+            return reply.error(Errno::EOPNOTSUPP);
+        }
         match self.call("copy_file_range", || self.vfs.copy_range(range)) {
             Ok(copied) => reply.written(copied as u32),
             Err(errno) => reply.error(errno),

@@ -84,6 +84,8 @@ counters! {
     seeks,
     /// Ranges copied inside of the file system.
     copy_ranges,
+    /// Questions what has changed.
+    questions,
     /// `ioctl`, all refused.
     ioctls,
     /// Requests answered with an error other than "no such name" and "no such attribute".

@@ -2,15 +2,19 @@
 //! trust, and the two things only this side knows (see `adapter.rs`).
 
 use crate::counters::{Count, Counting};
+use crate::git_place::{Place, Places};
 use crate::known::Known;
 use crate::notifier::{Notifier, Queue};
+use crate::questions::Questions;
 use crate::vfs::{Attr, Caps, DirEntry, Invalidation, Opened, Vfs, Written};
 use crate::{errors, pack};
-use afs_types::{Error, Ino, NameRef, Reason, Result, limits};
+use afs_types::{Ino, NameRef, Reason, Result, limits};
 use fuser::{
     Errno, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, ReplyAttr, ReplyEmpty, ReplyEntry,
     ReplyXattr,
 };
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,7 +37,13 @@ pub(crate) struct Adapter {
     pub(crate) known: Arc<Known>,
     pub(crate) queue: Arc<Queue>,
     pub(crate) notifier: Arc<Notifier>,
+    pub(crate) questions: Arc<Questions>,
+    pub(crate) places: Places,
+    pub(crate) reads: Option<Arc<ReadLog>>,
 }
+
+/// Inodes that content was read from.
+pub(crate) type ReadLog = Mutex<BTreeSet<Ino>>;
 
 impl Adapter {
     /// Calls the file system; an error is counted and logged and becomes an errno.
@@ -139,6 +149,23 @@ impl Adapter {
         flags
     }
 
+    /// Reads an index whose name is to be filled in, if it still is as it was.
+    pub(crate) fn read_placed(
+        &self,
+        place: &Place,
+        ino: Ino,
+        fh: u64,
+        offset: u64,
+        size: usize,
+    ) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.vfs.read(ino, fh, offset, size, &mut |piece| bytes = piece.to_vec())?;
+        if self.vfs.getattr(ino)?.version == 0 {
+            place.fill(&*self.vfs, offset, &mut bytes)?;
+        }
+        Ok(bytes)
+    }
+
     pub(crate) fn after_write(&self, ino: Ino, asked: u64, written: &Written) {
         self.counting.write_bytes.add(written.bytes as u64);
         if written.offset == asked {
@@ -193,24 +220,18 @@ impl Adapter {
                 }
             }
             let cookie = offset.saturating_sub(DOT_ENTRIES);
-            let mut without_attr = false;
             self.vfs.readdir(ino, fh, cookie, plus, &mut |entry| {
-                without_attr |= plus && entry.attr.is_none();
                 let taken = add(entry, entry.next.saturating_add(DOT_ENTRIES));
                 self.counting.readdir_entries.add(u64::from(taken));
                 taken
-            })?;
-            match without_attr {
-                // Ending the listing here would look like a shorter directory.
-                true => Err(Error::new(Reason::Internal, "an entry came without the attributes asked for")),
-                false => Ok(()),
-            }
+            })
         })
     }
 }
 
-/// Stands for `.` and `..` in `readdirplus`: the kernel looks only at number and type.
-const DIRECTORY: Attr = Attr {
+/// Stands for `.` and `..` in `readdirplus`, of which the kernel looks only at number and type, and for an entry whose attributes
+/// are not known: it then gets these, which expire at once.
+pub(crate) const DIRECTORY: Attr = Attr {
     ino: 0,
     mode: libc::S_IFDIR,
     nlink: 2,

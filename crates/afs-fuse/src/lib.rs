@@ -8,6 +8,8 @@
 //!   or [`sweep`], removes;
 //! - unmounting ends within a bounded time, busy or not.
 //!
+//! A file system that knows its changes answers git's fsmonitor question through files that nobody sees ([`CHANGES_PREFIX`]).
+//!
 //! Permissions are checked by the kernel (`default_permissions`), from the attributes the file system gives.
 //!
 //! Deliberately absent: rules of any kind (they are behind the trait), write-back in the kernel (it breaks
@@ -19,6 +21,7 @@ mod counters;
 mod device;
 mod dispatch;
 mod errors;
+mod git_place;
 mod holders;
 mod known;
 mod malloc;
@@ -26,13 +29,16 @@ mod mount;
 mod mount_table;
 mod notifier;
 mod pack;
+mod questions;
+mod sha1;
 mod vfs;
 
 pub use counters::Counters;
 pub use mount::{MountOptions, Mounted, mount};
 pub use mount_table::{Health, MountEntry, health, mounts, resolve, sweep, unmount_path};
+pub use questions::CHANGES_PREFIX;
 pub use vfs::{
-    Allocate, AllocateAction, Attr, Caller, Caps, CopyRange, DirEntry, DirSink, Invalidation,
+    Allocate, AllocateAction, Attr, Caller, Caps, Changes, CopyRange, DirEntry, DirSink, Invalidation,
     InvalidationSink, OpenMode, Opened, RenameMode, Seek, SetAttr, SetTime, StatFs, Vfs, WatchGuard,
     WriteMode, Written, XattrMode,
 };

@@ -3,14 +3,15 @@
 
 use crate::counters::{Counters, Counting};
 use crate::device::{self, Watchdog};
-use crate::dispatch::Adapter;
+use crate::dispatch::{Adapter, ReadLog};
 use crate::errors;
+use crate::git_place::Places;
 use crate::known::Known;
 use crate::malloc;
 use crate::mount_table::{self, Detach, Health};
 use crate::notifier::{Notifier, Queue};
 use crate::vfs::{Vfs, WatchGuard};
-use afs_types::{Error, Reason, Result};
+use afs_types::{Error, Ino, Reason, Result};
 use fuser::{Config, Session, SessionACL};
 use parking_lot::{Condvar, Mutex};
 use std::fs::{self, File};
@@ -47,6 +48,8 @@ pub struct MountOptions {
     pub no_exec: bool,
     /// Threads that serve the kernel; 0 = 2 to 8 by cores, 16 for a remote file system.
     pub threads: usize,
+    /// Remember which inodes content was read from ([`Mounted::inodes_read`]): for tests and benches, it grows without bound.
+    pub record_reads: bool,
 }
 
 impl Default for MountOptions {
@@ -60,6 +63,7 @@ impl Default for MountOptions {
             dev: false,
             no_exec: false,
             threads: 0,
+            record_reads: false,
         }
     }
 }
@@ -109,6 +113,7 @@ fn serve(vfs: Arc<dyn Vfs>, dir: PathBuf, device: device::Device, options: &Moun
     let queue = Arc::new(Queue::new());
     let notifier = Notifier::new(queue.clone(), known.clone(), counting.clone(), File::from(own));
     let caps = vfs.caps();
+    let reads = options.record_reads.then(Arc::<ReadLog>::default);
     // Before the first request: what the kernel learns later is then always taken back.
     let reports = queue.clone();
     let watch = vfs.watch(Arc::new(move |change| reports.push(change)));
@@ -120,6 +125,9 @@ fn serve(vfs: Arc<dyn Vfs>, dir: PathBuf, device: device::Device, options: &Moun
         known,
         queue: queue.clone(),
         notifier: notifier.clone(),
+        questions: Arc::default(),
+        places: Places::new(&dir),
+        reads: reads.clone(),
     };
     let mut config = Config::default();
     config.n_threads = Some(threads(options.threads, caps.remote));
@@ -134,7 +142,7 @@ fn serve(vfs: Arc<dyn Vfs>, dir: PathBuf, device: device::Device, options: &Moun
         return Err(error);
     }
     let (watch, watchdog) = (Some(watch), device.watchdog);
-    Ok(Mounted { place, end, queue, counting, watch, watchdog, is_closed: false })
+    Ok(Mounted { place, end, queue, counting, reads, watch, watchdog, is_closed: false })
 }
 
 /// Without the switch everything works but ending a connection whose mount was copied elsewhere.
@@ -242,6 +250,7 @@ pub struct Mounted {
     end: Arc<End>,
     queue: Arc<Queue>,
     counting: Arc<Counting>,
+    reads: Option<Arc<ReadLog>>,
     watch: Option<WatchGuard>,
     watchdog: Option<Watchdog>,
     is_closed: bool,
@@ -256,6 +265,12 @@ impl Mounted {
     /// Requests so far.
     pub fn counters(&self) -> Counters {
         self.counting.snapshot()
+    }
+
+    /// Inodes that content was read from since this was asked last, in order, if they are recorded.
+    pub fn inodes_read(&self) -> Vec<Ino> {
+        let read = self.reads.iter().flat_map(|log| std::mem::take(&mut *log.lock()));
+        read.collect()
     }
 
     /// Waits until every change reported so far by the file system has reached the kernel; false if that took longer

@@ -58,7 +58,8 @@ pub(crate) enum Detach {
 /// All mounts of AetherFS in this mount namespace, in the order they were made.
 pub fn mounts() -> Result<Vec<MountEntry>> {
     // Of this thread: another one may be in another mount namespace.
-    let table = fs::read("/proc/thread-self/mountinfo").map_err(|e| errors::system("read the mount table", e))?;
+    let table =
+        fs::read("/proc/thread-self/mountinfo").map_err(|e| errors::system("read the mount table", e))?;
     Ok(table
         .split(|b| *b == b'\n')
         .filter_map(parse)

@@ -106,6 +106,19 @@ impl Queue {
         true
     }
 
+    /// The same, and also everything that was reported while the kernel was about to learn of the inode: afterwards no answer
+    /// of the kernel is older than what was reported before the call.
+    pub(crate) fn settle_all(&self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        let mut state = self.state.lock();
+        while !(state.is_idle() && state.repeats.is_empty()) {
+            if state.closed || self.changed.wait_until(&mut state, until).timed_out() {
+                return state.is_idle() && state.repeats.is_empty();
+            }
+        }
+        true
+    }
+
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
         self.changed.notify_all();

@@ -215,7 +215,7 @@ pub struct DirEntry<'a> {
     pub name: &'a [u8],
     /// Where to go on after this entry: below 2^62, never 0.
     pub next: u64,
-    /// Attributes; needed by `readdirplus`.
+    /// Attributes, for `readdirplus`. None, if they would cost too much: the kernel then asks when somebody wants them.
     pub attr: Option<Attr>,
 }
 
@@ -278,6 +278,15 @@ impl WatchGuard {
     }
 }
 
+/// What changed since an instant.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Changes {
+    /// The name of the present instant, for the next question: letters, digits and `-`.
+    pub instant: String,
+    /// Paths from the root on, without a leading `/`; a directory stands for everything below it. None: everything.
+    pub paths: Option<Vec<Vec<u8>>>,
+}
+
 /// What a file system can do and how long the kernel may trust its answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Caps {
@@ -293,6 +302,8 @@ pub struct Caps {
     pub flush: bool,
     /// Whether calls wait for a network: more threads then serve the kernel.
     pub remote: bool,
+    /// Whether [`Vfs::changed_since`] answers.
+    pub changes: bool,
 }
 
 impl Default for Caps {
@@ -305,6 +316,7 @@ impl Default for Caps {
             xattrs: true,
             flush: false,
             remote: false,
+            changes: false,
         }
     }
 }
@@ -408,6 +420,25 @@ pub trait Vfs: Send + Sync + 'static {
     /// Lists a directory from a cookie (0 = start). Entries that exist during the whole scan are
     /// seen exactly once, whatever is created or removed meanwhile. With `plus`, entries carry attributes.
     fn readdir(&self, ino: Ino, fh: u64, cookie: u64, plus: bool, sink: &mut DirSink<'_>) -> Result<()>;
+
+    /// Whether a directory is the root of a tree of its own, about which [`Vfs::changed_since`] can be asked.
+    fn is_tree_root(&self, ino: Ino) -> bool {
+        ino == ROOT_INO
+    }
+
+    /// The root of the tree that an inode belongs to, and its path from the mount's root (empty for that root itself). None: in no
+    /// tree.
+    fn tree_of(&self, ino: Ino) -> Option<(Ino, Vec<u8>)> {
+        let _ = ino;
+        Some((ROOT_INO, Vec::new()))
+    }
+
+    /// What may look different in the tree of `root` from what it was at an instant that an earlier answer named. Every change
+    /// that the answer's own instant includes must have been reported to the watch before this returns.
+    fn changed_since(&self, root: Ino, instant: &str) -> Result<Changes> {
+        let _ = (root, instant);
+        Err(Reason::Unsupported.into())
+    }
 
     /// Inode number of `..`; only for show.
     fn parent(&self, ino: Ino) -> Ino {

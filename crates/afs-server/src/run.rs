@@ -52,11 +52,8 @@ pub async fn start(config: Config) -> Result<Running> {
 
 async fn bind(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|e| match e.kind() {
-        ErrorKind::AddrInUse => {
-            Error::new(Reason::InUse, format!("{address} is used by another program")).next(
-                "stop that program, or choose another port with --listen 127.0.0.1:PORT (0: any free one)",
-            )
-        }
+        ErrorKind::AddrInUse => Error::new(Reason::InUse, format!("{address} is used by another program"))
+            .next("stop that program, or choose another port with --listen 127.0.0.1:PORT (0: any free one)"),
         _ => Error::io(format!("listen on {address}"), e),
     })
 }

@@ -7,6 +7,7 @@
 
 use crate::background::Worker;
 use crate::family::Family;
+use crate::instants::Instants;
 use crate::records::{HeadRec, SessionRec, StartRec, Stored, head_key, session_key, start_key, starts_end};
 use crate::segments;
 use crate::session::{Cut, FoldJob, Session, archived};
@@ -52,6 +53,8 @@ pub struct Engine {
     pub(crate) wanted: Mutex<HashSet<SessionId>>,
     /// Nanoseconds; no session with an end has one before. Not known at the start.
     pub(crate) next_expiry: AtomicI64,
+    /// Instants that somebody may ask about.
+    pub(crate) instants: Instants,
 }
 
 impl Engine {
@@ -66,6 +69,7 @@ impl Engine {
             // Nothing depends on it: the disk is fuller than it could be.
             Err(error) => tracing::error!(%error, "look for segments of the data log that nothing names"),
         }
+        let instants = Instants::new(&*shared.ports.rng);
         let stripes = || (0..STRIPES).map(|_| Mutex::default()).collect();
         Ok(Arc::new(Self {
             _worker: Worker::start(&shared)?,
@@ -81,6 +85,7 @@ impl Engine {
             source_turns: Mutex::default(),
             wanted: Mutex::default(),
             next_expiry: AtomicI64::new(i64::MIN),
+            instants,
         }))
     }
 

@@ -1,9 +1,9 @@
 //! One session in RAM: its tree, its place in the journal, its handles and watchers.
 //!
 //! Guarantees: operations on a session are linearizable across surfaces: planning, applying and submitting to the journal
-//! happen under one short lock, so the order in RAM and in the journal is the same; no I/O happens under it. Watchers are told after
-//! the new state is visible, without a lock held. A batch of operations is all or nothing, in RAM and in the journal. Once a session is
-//! archived or deleted, whoever still holds it is refused: nothing is appended behind the batch that ended it.
+//! happen under one short lock, so the order in RAM and in the journal is the same; no I/O happens under it. Watchers are told under
+//! it too, in order: whoever sees a state knows that its watchers have heard of it. A batch of operations is all or nothing, in RAM and
+//! in the journal. Once a session is archived or deleted, whoever still holds it is refused: nothing is appended behind the batch that ended it.
 //! Deliberately absent: waiting for durability (callers decide) and every rule about trees (`afs-core`).
 
 mod watch;
@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 
 pub use watch::{Invalidation, WatchGuard};
-use watch::{Watchers, tell};
+use watch::{Watchers, news, tell};
 
 /// Who makes a change; a watcher is not told of its own. 0 is nobody in particular.
 pub type Who = u64;
@@ -360,14 +360,14 @@ impl Session {
         // Submitted first: if the journal refuses (full disk, shutdown) nothing has changed.
         let job = self.submit(state, batch, opened)?;
         state.has_start = true;
+        let news = news(state.watchers.as_deref(), &state.tree, seq, std::slice::from_ref(&op));
         state.tree.apply(&op, seq);
         (state.seq, state.changed_ns) = (seq, now_ns);
         let stamp = state.stamp();
         let answer = result(&state.tree, &op);
-        let watchers = state.watchers.clone();
+        tell(state.watchers.as_deref(), who, &news);
         drop(guard);
         self.shared.queue_fold(job);
-        tell(watchers.as_deref(), who, seq, std::slice::from_ref(&op));
         Ok((Some(answer), stamp))
     }
 
@@ -409,13 +409,13 @@ impl Session {
         }
         let job = self.submit(state, batch, opened)?;
         state.has_start |= !ops.is_empty();
+        let news = news(state.watchers.as_deref(), &state.tree, last_seq, &ops);
         state.tree = tree;
         (state.seq, state.changed_ns) = (last_seq, now_ns);
         let stamp = state.stamp();
-        let watchers = state.watchers.clone();
+        tell(state.watchers.as_deref(), who, &news);
         drop(guard);
         self.shared.queue_fold(job);
-        tell(watchers.as_deref(), who, last_seq, &ops);
         Ok((answer, stamp))
     }
 
@@ -583,8 +583,8 @@ impl Session {
         state.tree = to.tree.clone();
         state.place = Place { layer: to.layer, owned: false, depth: to.depth, start, start_seq: seq };
         (state.seq, state.last, state.changed_ns) = (seq, at, self.shared.now_ns());
-        drop(guard);
-        self.tell_all();
+        let all = Invalidation { all: true, seq, ..Invalidation::default() };
+        tell(state.watchers.as_deref(), 0, std::slice::from_ref(&all));
         Ok((Stamp { seq, at }, job))
     }
 

@@ -88,3 +88,12 @@ pub const MAX_WATCH_QUEUE: usize = 65_536;
 pub const MAX_BASE_ENTRIES: u64 = 64 << 20;
 /// Most matches of one grep call unless the caller asks for fewer.
 pub const MAX_GREP_MATCHES: usize = 100_000;
+/// Most paths named as changed since an instant; more is answered as "everything".
+pub const MAX_TOUCHED_PATHS: usize = 16_384;
+/// Instants remembered for that question, over all sessions and for one; the one asked for least recently goes first. Each
+/// keeps what was changed after it in RAM.
+pub const MAX_INSTANTS: usize = 2_048;
+/// Instants remembered for one session.
+pub const MAX_SESSION_INSTANTS: usize = 4;
+/// Longest name of an instant, in bytes.
+pub const MAX_INSTANT_BYTES: usize = 96;

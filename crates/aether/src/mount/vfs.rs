@@ -7,7 +7,7 @@
 use afs_client::api::{self, op::Op};
 use afs_client::{Applied, Change, Mount};
 use afs_fuse::{
-    Allocate, AllocateAction, Attr, Caller, Caps, CopyRange, DirEntry, DirSink, Invalidation,
+    Allocate, AllocateAction, Attr, Caller, Caps, Changes, CopyRange, DirEntry, DirSink, Invalidation,
     InvalidationSink, OpenMode, Opened, RenameMode, Seek, SetAttr, SetTime, StatFs, Vfs, WatchGuard,
     WriteMode, Written, XattrMode,
 };
@@ -115,7 +115,7 @@ fn opened(ino: Ino, applied: &Applied) -> Opened {
 
 impl Vfs for Remote {
     fn caps(&self) -> Caps {
-        Caps { remote: true, ..Caps::default() }
+        Caps { remote: true, changes: true, ..Caps::default() }
     }
 
     fn watch(&self, sink: InvalidationSink) -> WatchGuard {
@@ -293,6 +293,11 @@ impl Vfs for Remote {
                 return Ok(());
             }
         }
+    }
+
+    fn changed_since(&self, _: Ino, instant: &str) -> Result<Changes> {
+        let since = self.wait(self.mount.changed_since(instant))?;
+        Ok(Changes { instant: since.instant, paths: since.paths })
     }
 
     fn statfs(&self, _: Ino) -> Result<StatFs> {

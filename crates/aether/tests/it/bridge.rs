@@ -373,6 +373,23 @@ impl BridgeService for Fake {
         }))
     }
 
+    async fn read_tree(&self, r: Request<v1::ReadTreeRequest>) -> Reply<v1::ReadTreeResponse> {
+        let r = r.into_inner();
+        reply(self.mount(&r.mount_id).and_then(|_| {
+            let mut entries = Vec::new();
+            self.world.fs.readdir(r.inode, 0, 0, true, &mut |e| {
+                entries.push(v1::DirectoryEntry {
+                    name: e.name.to_vec().into(),
+                    next_cookie: e.next,
+                    attributes: e.attr.as_ref().map(attributes),
+                });
+                true
+            })?;
+            let one = v1::DirectoryListing { inode: r.inode, parent: 1, entries };
+            Ok(v1::ReadTreeResponse { directories: vec![one] })
+        }))
+    }
+
     async fn read(&self, r: Request<v1::ReadRequest>) -> Reply<v1::ReadResponse> {
         let r = r.into_inner();
         assert!(r.length <= 64 << 10);
@@ -421,6 +438,10 @@ impl BridgeService for Fake {
             free_files: 900,
             block_size: 4096,
         }))
+    }
+
+    async fn changed_since(&self, _: Request<v1::ChangedSinceRequest>) -> Reply<v1::ChangedSinceResponse> {
+        Err(Status::unimplemented("this server keeps no instants"))
     }
 
     async fn apply_ops(&self, r: Request<v1::ApplyOpsRequest>) -> Reply<v1::ApplyOpsResponse> {

@@ -7,10 +7,13 @@
 mod bed;
 mod bridge;
 mod cli;
+mod git;
 #[path = "../../../afs-fuse/tests/it/isolation.rs"]
 mod isolation;
 #[path = "../../../afs-fuse/tests/it/mem_fs.rs"]
 #[allow(dead_code, reason = "shared with the tests of afs-fuse, which use all of it")]
 mod mem_fs;
 mod mount;
+mod real;
 mod scripts;
+mod tools;

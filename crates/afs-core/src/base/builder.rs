@@ -127,6 +127,11 @@ impl BaseBuilder {
         builder
     }
 
+    /// The name of the table that will be made: [`super::BaseTable::mark`].
+    pub fn mark(&self) -> String {
+        super::mark_of(self.seed)
+    }
+
     /// Sets the attributes of the root directory, whose kind is given, and returns it.
     pub fn root(&mut self, attrs: NewEntry) -> NodeHandle {
         let links = self.nodes[0].links;

@@ -87,6 +87,10 @@ impl BaseTable {
     pub fn name_seed(&self) -> u64 {
         self.seed
     }
+    /// A name for this table that differs from that of every other one. Public, unlike the seed.
+    pub fn mark(&self) -> String {
+        super::mark_of(self.seed)
+    }
     /// What the table holds.
     pub fn totals(&self) -> Totals {
         self.totals

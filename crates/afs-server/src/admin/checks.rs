@@ -28,7 +28,8 @@ pub(crate) fn run(app: &Arc<App>) -> Vec<Check> {
     vec![
         check("journal", || {
             app.journal.sync()?;
-            Ok(format!("durable at {:?}", app.journal.durable()))
+            let at = app.journal.durable();
+            Ok(format!("everything up to batch {} of start {} is on disk", at.idx, at.epoch))
         }),
         check("store", || {
             let disk = space(app.data_dir())?;

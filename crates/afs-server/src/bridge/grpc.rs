@@ -2,9 +2,11 @@
 
 use super::apply::apply;
 use super::registry::Mount;
+use super::tree::listings;
 use super::wire::attributes;
 use super::{LEASE, sync};
 use crate::app::App;
+use crate::mount::relative;
 use crate::pool::durable;
 use crate::reply::{Reply, fail, field, reply};
 use afs_proto::v1::bridge_service_server::BridgeService;
@@ -20,6 +22,8 @@ const MAX_OPS: usize = 1024;
 /// Most entries of one directory page, and how many when the caller does not say.
 const MAX_ENTRIES: u32 = 10_000;
 const DEFAULT_ENTRIES: u32 = 1000;
+/// Most entries of one look around.
+const MAX_TREE_ENTRIES: u32 = 16_384;
 
 /// Answers for mounts.
 pub(crate) struct Bridge(pub(crate) Arc<App>);
@@ -132,6 +136,14 @@ impl BridgeService for Bridge {
         Ok(Response::new(page))
     }
 
+    async fn read_tree(&self, r: Request<v1::ReadTreeRequest>) -> Reply<v1::ReadTreeResponse> {
+        let r = r.into_inner();
+        let most = if r.max_entries == 0 { DEFAULT_ENTRIES } else { r.max_entries.min(MAX_TREE_ENTRIES) };
+        let directories =
+            self.on(&r.mount_id, move |mount| listings(&mount.session, r.inode, most as usize)).await?;
+        Ok(Response::new(v1::ReadTreeResponse { directories }))
+    }
+
     async fn read(&self, r: Request<v1::ReadRequest>) -> Reply<v1::ReadResponse> {
         let r = r.into_inner();
         let length = r.length as usize;
@@ -186,6 +198,23 @@ impl BridgeService for Bridge {
             free_files: usage.free_files,
             block_size: 4096,
         }))
+    }
+
+    async fn changed_since(&self, r: Request<v1::ChangedSinceRequest>) -> Reply<v1::ChangedSinceResponse> {
+        let r = r.into_inner();
+        let engine = self.0.engine.clone();
+        let answer = self
+            .on(&r.mount_id, move |mount| {
+                let since = engine.changed_since(&mount.session, &r.instant)?;
+                // After the state was looked at: what that includes was pushed before.
+                let fence = mount.events.fence();
+                let everything = since.paths.is_none();
+                let paths = relative(since.paths.unwrap_or_default());
+                let paths = paths.into_iter().map(Into::into).collect();
+                Ok(v1::ChangedSinceResponse { instant: since.instant, everything, paths, fence })
+            })
+            .await?;
+        Ok(Response::new(answer))
     }
 
     async fn apply_ops(&self, r: Request<v1::ApplyOpsRequest>) -> Reply<v1::ApplyOpsResponse> {

@@ -13,6 +13,7 @@ mod grpc;
 mod registry;
 mod replies;
 mod sync;
+mod tree;
 mod wire;
 
 pub(crate) use grpc::Bridge;

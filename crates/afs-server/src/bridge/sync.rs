@@ -38,9 +38,9 @@ pub(crate) fn start(app: Arc<App>, mount: Arc<Mount>, requests: Streaming<SyncRe
             if mount.stream.load(Ordering::Relaxed) != number {
                 return;
             }
-            let waiting = mount.events.take();
-            if !waiting.is_empty() {
-                let response = SyncResponse { invalidations: waiting, ..now(&mount) };
+            if let Some(waiting) = mount.events.take() {
+                let (invalidations, fence) = (waiting.changes, waiting.fence);
+                let response = SyncResponse { invalidations, fence, ..now(&mount) };
                 if out.send(Ok(response)).await.is_err() {
                     return;
                 }

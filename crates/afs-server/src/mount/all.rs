@@ -5,11 +5,11 @@ use super::one::{OneSession, invalidation};
 use super::slots::{Live, Slots, join, root, split};
 use crate::disk::space;
 use afs_fuse::{
-    Allocate, Attr, Caller, CopyRange, DirEntry, DirSink, Invalidation, InvalidationSink, OpenMode, Opened,
-    RenameMode, Seek, SetAttr, StatFs, Vfs, WatchGuard, WriteMode, Written, XattrMode,
+    Allocate, Attr, Caller, Caps, Changes, CopyRange, DirEntry, DirSink, Invalidation, InvalidationSink,
+    OpenMode, Opened, RenameMode, Seek, SetAttr, StatFs, Vfs, WatchGuard, WriteMode, Written, XattrMode,
 };
 use afs_session::{Engine, ListSessions};
-use afs_types::{Clock, Error, Ino, NameRef, ROOT_INO, Reason, Result, SessionId};
+use afs_types::{Clock, Error, Ino, NameRef, ROOT_INO, Reason, Result, SessionId, SessionPath};
 use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -86,7 +86,12 @@ impl AllSessions {
                 }
             }),
         );
-        Ok(self.slots.keep(slot, Live { fs, _watch: WatchGuard::new(watch) }))
+        let (live, was_dropped) = self.slots.keep(slot, Live { fs, _watch: WatchGuard::new(watch) });
+        if was_dropped && let Some(sink) = &*self.sink.lock() {
+            // A look-up that overlapped with the kernel's forgetting may have left it with what nobody has watched since.
+            sink(Invalidation::Inode { ino: root(slot), data: true });
+        }
+        Ok(live)
     }
 
     /// Runs a call on the session that an inode belongs to.
@@ -170,6 +175,11 @@ impl AllSessions {
     }
 }
 
+/// Paths as seen from the root.
+pub(crate) fn relative(paths: Vec<SessionPath>) -> Vec<Vec<u8>> {
+    paths.iter().map(|path| path.to_bytes()[1..].to_vec()).collect()
+}
+
 fn outer(slot: u32, attr: Attr) -> Attr {
     Attr { ino: join(slot, attr.ino), ..attr }
 }
@@ -183,6 +193,10 @@ fn shifted(slot: u32, change: Invalidation) -> Invalidation {
 }
 
 impl Vfs for AllSessions {
+    fn caps(&self) -> Caps {
+        Caps { changes: true, ..Caps::default() }
+    }
+
     fn watch(&self, sink: InvalidationSink) -> WatchGuard {
         *self.sink.lock() = Some(sink);
         WatchGuard::none()
@@ -306,6 +320,21 @@ impl Vfs for AllSessions {
                 })
             })
         })
+    }
+
+    fn is_tree_root(&self, ino: Ino) -> bool {
+        matches!(split(ino), (1.., ROOT_INO))
+    }
+
+    fn tree_of(&self, ino: Ino) -> Option<(Ino, Vec<u8>)> {
+        let slot = split(ino).0;
+        let id = self.slots.id(slot).ok()?;
+        Some((root(slot), id.as_str().as_bytes().to_vec()))
+    }
+
+    fn changed_since(&self, root: Ino, instant: &str) -> Result<Changes> {
+        let since = self.on(root, |fs, _| self.engine.changed_since(fs.session(), instant))?;
+        Ok(Changes { instant: since.instant, paths: since.paths.map(relative) })
     }
 
     fn parent(&self, ino: Ino) -> Ino {

@@ -9,4 +9,5 @@ mod one;
 mod slots;
 
 pub use all::AllSessions;
+pub(crate) use all::relative;
 pub use one::OneSession;

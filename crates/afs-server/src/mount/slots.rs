@@ -6,8 +6,8 @@
 use super::one::OneSession;
 use afs_fuse::WatchGuard;
 use afs_types::{Error, Ino, ROOT_INO, Reason, Result, SessionId};
-use parking_lot::Mutex;
-use std::collections::HashMap;
+use parking_lot::RwLock;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Slot 0 is the directory of sessions.
@@ -21,7 +21,7 @@ pub(super) struct Live {
 
 #[derive(Default)]
 pub(super) struct Slots {
-    state: Mutex<State>,
+    state: RwLock<State>,
 }
 
 #[derive(Default)]
@@ -29,12 +29,17 @@ struct State {
     ids: Vec<SessionId>,
     by_id: HashMap<SessionId, u32>,
     live: HashMap<u32, Arc<Live>>,
+    /// Let go of since they were live.
+    dropped: HashSet<u32>,
 }
 
 impl Slots {
     /// The session's slot, given on first use.
     pub(super) fn of(&self, id: &SessionId) -> Result<u32> {
-        let mut state = self.state.lock();
+        if let Some(slot) = self.known(id) {
+            return Ok(slot);
+        }
+        let mut state = self.state.write();
         if let Some(slot) = state.by_id.get(id) {
             return Ok(*slot);
         }
@@ -50,29 +55,36 @@ impl Slots {
 
     /// The session of a slot.
     pub(super) fn id(&self, slot: u32) -> Result<SessionId> {
-        let state = self.state.lock();
+        let state = self.state.read();
         let index = (slot as usize).checked_sub(1).ok_or(Reason::Stale)?;
         state.ids.get(index).cloned().ok_or_else(|| Reason::Stale.into())
     }
 
     pub(super) fn live(&self, slot: u32) -> Option<Arc<Live>> {
-        self.state.lock().live.get(&slot).cloned()
+        self.state.read().live.get(&slot).cloned()
     }
 
-    /// Keeps a session; if somebody else did so first, theirs.
-    pub(super) fn keep(&self, slot: u32, live: Live) -> Arc<Live> {
-        self.state.lock().live.entry(slot).or_insert_with(|| Arc::new(live)).clone()
+    /// Keeps a session; if somebody else did so first, theirs. True: it was let go before, and nobody watched it since.
+    pub(super) fn keep(&self, slot: u32, live: Live) -> (Arc<Live>, bool) {
+        let mut state = self.state.write();
+        let live = state.live.entry(slot).or_insert_with(|| Arc::new(live)).clone();
+        (live, state.dropped.remove(&slot))
     }
 
     /// Lets a session go. It comes back when the kernel asks for it again.
     pub(super) fn drop_live(&self, slot: u32) {
-        let gone = self.state.lock().live.remove(&slot);
+        let mut state = self.state.write();
+        let gone = state.live.remove(&slot);
+        if gone.is_some() {
+            state.dropped.insert(slot);
+        }
+        drop(state);
         drop(gone); // its watch ends outside of the lock
     }
 
     /// The slot of a session that has one.
     pub(super) fn known(&self, id: &SessionId) -> Option<u32> {
-        self.state.lock().by_id.get(id).copied()
+        self.state.read().by_id.get(id).copied()
     }
 }
 

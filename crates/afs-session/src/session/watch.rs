@@ -2,6 +2,7 @@
 
 use super::{Session, Who};
 use afs_core::op::Op;
+use afs_core::tree::Tree;
 use afs_types::Ino;
 use std::sync::Arc;
 
@@ -43,7 +44,8 @@ impl Session {
         watchers.iter().flat_map(|w| w.iter()).for_each(|w| (w.sink)(&all));
     }
 
-    /// Calls `sink` after every change by others until the guard is dropped. The sink must not block and not call back.
+    /// Calls `sink` for every change by others until the guard is dropped, under the session's lock: it must not block and not
+    /// call back. Whoever asks for the state because of it waits for the lock, and so sees the change.
     pub fn watch(self: &Arc<Self>, who: Who, sink: Arc<dyn Fn(&Invalidation) + Send + Sync>) -> WatchGuard {
         self.state.write().watchers.get_or_insert_default().push(Watcher { who, sink: sink.clone() });
         WatchGuard { session: self.clone(), sink }
@@ -68,19 +70,28 @@ impl Drop for WatchGuard {
     }
 }
 
-pub(super) fn tell(watchers: Option<&Vec<Watcher>>, who: Who, seq: u64, ops: &[Op]) {
-    let Some(watchers) = watchers else { return };
-    for op in ops {
-        for event in events(op, seq) {
-            for w in watchers.iter().filter(|w| w.who != who || who == 0) {
-                (w.sink)(&event);
-            }
-        }
+pub(super) fn tell(watchers: Option<&Vec<Watcher>>, who: Who, news: &[Invalidation]) {
+    for watcher in watchers.into_iter().flatten().filter(|w| w.who != who || who == 0) {
+        news.iter().for_each(|event| (watcher.sink)(event));
     }
 }
 
-/// What an operation makes stale.
-fn events(op: &Op, seq: u64) -> Vec<Invalidation> {
+/// What operations make stale, if anybody wants to know. `before` is the tree that they change.
+pub(super) fn news(
+    watchers: Option<&Vec<Watcher>>,
+    before: &Tree,
+    seq: u64,
+    ops: &[Op],
+) -> Vec<Invalidation> {
+    match watchers {
+        Some(_) => ops.iter().flat_map(|op| events(op, before, seq)).collect(),
+        None => Vec::new(),
+    }
+}
+
+/// What an operation makes stale. Of an inode that loses or changes a name, the attributes (links, time of change) that others may
+/// know under another name.
+fn events(op: &Op, before: &Tree, seq: u64) -> Vec<Invalidation> {
     let inode = |ino: Ino, data: bool| Invalidation { ino, data, attr: true, seq, ..Invalidation::default() };
     let entry = |dir: Ino, name: &Arc<[u8]>| Invalidation {
         ino: dir,
@@ -90,12 +101,17 @@ fn events(op: &Op, seq: u64) -> Vec<Invalidation> {
         seq,
         ..Invalidation::default()
     };
+    let named = |dir: Ino, name: &[u8]| before.lookup(dir, name).map(|ino| inode(ino, false));
     match op {
         Op::Create { parent, name, .. } => vec![entry(*parent, name)],
         Op::Link { ino, parent, name, .. } => vec![entry(*parent, name), inode(*ino, false)],
-        Op::Unlink { parent, name, .. } => vec![entry(*parent, name)],
+        Op::Unlink { parent, name, .. } => {
+            [Some(entry(*parent, name)), named(*parent, name)].into_iter().flatten().collect()
+        }
         Op::Rename { parent, name, new_parent, new_name, .. } => {
-            vec![entry(*parent, name), entry(*new_parent, new_name)]
+            let entries = [Some(entry(*parent, name)), Some(entry(*new_parent, new_name))];
+            let inodes = [named(*parent, name), named(*new_parent, new_name)];
+            entries.into_iter().chain(inodes).flatten().collect()
         }
         Op::SetAttr { ino, set, .. } => vec![inode(*ino, set.size.is_some())],
         Op::Write { ino, .. } | Op::Punch { ino, .. } | Op::Replace { ino, .. } => vec![inode(*ino, true)],
