@@ -39,7 +39,7 @@ pub(crate) fn corrupt(dir: &Path, what: impl std::fmt::Display) -> Error {
 
 fn restore(dir: &Path) -> String {
     format!(
-        "nothing was changed or rolled back; restore {} (`rocks` and `MARK` together) from a backup, or run `aether doctor` to see what is left",
+        "nothing was changed or rolled back; restore {} (`rocks` and `MARK` together) from a backup",
         dir.display()
     )
 }

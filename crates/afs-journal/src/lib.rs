@@ -78,6 +78,9 @@ impl Journal for RocksJournal {
     fn submit(&self, batch: Batch) -> Result<Position> {
         self.commit.submit(batch)
     }
+    fn wait_for_room(&self) -> Result<()> {
+        self.commit.wait_for_room()
+    }
     fn wait(&self, at: Position) -> Result<()> {
         self.commit.wait(at)
     }

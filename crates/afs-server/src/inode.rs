@@ -136,8 +136,7 @@ pub(crate) fn allocate(
     let (attr, _) = s.fallocate(ino, offset, length, true, true, by.who, by.op_id)?;
     let end = offset.saturating_add(length);
     if what == Allocate::Zero && !keep_size && end > attr.size {
-        let grow = AttrSet { size: Some(end), ..AttrSet::default() };
-        return s.setattr(ino, grow, by.who, by.op_id).map(|(attr, _)| attr);
+        return s.grow(ino, end, by.who, by.op_id).map(|(attr, _)| attr);
     }
     Ok(attr)
 }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "a binary's own output module")]
 
-use afs_server::{Config, LogFormat, Running, Settings, start};
+use afs_server::{Config, LogFormat, Running, Settings, repair, start};
 use afs_types::{Error, Reason, Result};
 use clap::{Args, Parser, Subcommand};
 use std::io::Write as _;
@@ -30,6 +30,12 @@ enum Command {
         config: Option<PathBuf>,
         #[command(flatten)]
         flags: Flags,
+    },
+    /// Builds the index of blobs of a stopped server anew from what is on disk, and says what is damaged.
+    Repair {
+        /// The server's data directory.
+        #[arg(long = "data", value_name = "DIR")]
+        data_dir: PathBuf,
     },
     /// Prints the OpenAPI document of the HTTP surface.
     Openapi,
@@ -96,6 +102,7 @@ fn run(command: Command) -> Result<()> {
             print!("{}", afs_proto::openapi_json());
             return Ok(());
         }
+        Command::Repair { data_dir } => return mend(&data_dir),
         Command::Dev(flags) => flags.settings().over(Settings::from_env(env)?).resolve()?,
         Command::Serve { config, flags } => {
             let default = PathBuf::from("afs-server.toml");
@@ -116,6 +123,16 @@ fn run(command: Command) -> Result<()> {
         .build()
         .map_err(|e| Error::io("start the async runtime", e))?;
     runtime.block_on(serve(config))
+}
+
+fn mend(data_dir: &std::path::Path) -> Result<()> {
+    let rebuilt = repair(data_dir)?;
+    let (blobs, packs, raw) = (rebuilt.blobs, rebuilt.packs, rebuilt.raw_files);
+    println!("{blobs} blobs are in the index: read {packs} packs and {raw} raw files");
+    for damage in &rebuilt.damaged {
+        println!("left out: {} at byte {}: {}", damage.file.display(), damage.offset, damage.what);
+    }
+    Ok(())
 }
 
 async fn serve(config: Config) -> Result<()> {

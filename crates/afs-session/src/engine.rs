@@ -8,6 +8,7 @@
 use crate::background::Worker;
 use crate::family::Family;
 use crate::instants::Instants;
+use crate::leftovers;
 use crate::records::{HeadRec, SessionRec, StartRec, Stored, head_key, session_key, start_key, starts_end};
 use crate::segments;
 use crate::session::{Cut, FoldJob, Session, archived};
@@ -68,6 +69,17 @@ impl Engine {
             }
             // Nothing depends on it: the disk is fuller than it could be.
             Err(error) => tracing::error!(%error, "look for segments of the data log that nothing names"),
+        }
+        match leftovers::remove(&shared) {
+            Ok((0, 0)) => {}
+            Ok((bases, requests)) => {
+                tracing::info!(
+                    bases,
+                    requests,
+                    "removed base tables of imports that never ended, and old requests"
+                )
+            }
+            Err(error) => tracing::error!(%error, "look for what a crash left behind"),
         }
         let instants = Instants::new(&*shared.ports.rng);
         let stripes = || (0..STRIPES).map(|_| Mutex::default()).collect();
@@ -132,7 +144,8 @@ impl Engine {
             return Err(archived(id));
         }
         let head: HeadRec = self.shared.read(Space::Session, &head_key(id))?.ok_or_else(|| {
-            Error::new(Reason::Corrupt, format!("{id} has no head record")).next("run `aether doctor`")
+            Error::new(Reason::Corrupt, format!("{id} has no head record"))
+                .next("restore the data directory from a backup; other sessions are not affected")
         })?;
         let family = self.family(&record.version)?;
         let loaded = self.shared.load(&family, head.layer, !head.owned)?;
@@ -141,8 +154,7 @@ impl Engine {
         let owned_from = head.owned.then_some(loaded.below);
         let last = self.shared.ports.journal.durable();
         let start: Option<StartRec> = self.shared.read(Space::Session, &start_key(id, self.shared.epoch))?;
-        let has_start = start.is_some();
-        Ok(Session::loaded(id.clone(), self.shared.clone(), family, cut, owned_from, has_start, last))
+        Ok(Session::loaded(id.clone(), self.shared.clone(), family, cut, owned_from, start, last))
     }
 
     /// This start of the server.
@@ -150,13 +162,14 @@ impl Engine {
         self.shared.epoch
     }
 
-    /// Whether a crash took back a change that somebody saw at `revision` of a session in an earlier start of the server. Later changes
-    /// may have that number by now.
+    /// Whether a crash took back the change that somebody saw at `revision` of a session, in start `epoch` of the server or later (0: any).
     pub fn has_lost(&self, session: &Session, epoch: u32, revision: u64) -> Result<bool> {
-        let mut is_lost = revision > session.stamp().seq;
+        // What this start knows may not be in the journal yet.
+        let mut is_lost =
+            revision > session.stamp().seq || session.start().is_some_and(|s| s.has_lost(revision));
         let (from, to) = (start_key(session.id(), epoch.saturating_add(1)), starts_end(session.id()));
         self.shared.ports.journal.scan(Space::Session, &from, Some(&to), &mut |_, value| {
-            is_lost |= StartRec::decode(value)?.first_seq <= revision;
+            is_lost |= StartRec::decode(value)?.has_lost(revision);
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(is_lost)
@@ -239,8 +252,9 @@ impl Engine {
         let mut given = 0;
         for shard in &self.shards {
             let idle = |s: &&Arc<Session>| s.unfolded_since().is_some_and(|changed| changed <= latest);
-            let idle: Vec<_> = shard.read().values().filter(idle).cloned().collect();
-            for session in idle {
+            // Looked at without the shard's lock: a fork takes that one while it holds a session's.
+            let all: Vec<_> = shard.read().values().cloned().collect();
+            for session in all.iter().filter(idle) {
                 if !self.shared.background.has_room() {
                     return Ok(given);
                 }

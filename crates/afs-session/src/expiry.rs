@@ -30,6 +30,8 @@ impl Engine {
         }
         // Before the scan: what is made meanwhile notes itself.
         self.next_expiry.store(i64::MAX, Ordering::Relaxed);
+        // What was queued before is in the journal when the scan begins.
+        self.sync()?;
         let mut gone = Vec::new();
         for (id, generation) in self.due(now).inspect_err(|_| self.note_expiry(Some(now)))? {
             let_go(&id);

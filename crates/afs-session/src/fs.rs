@@ -4,7 +4,7 @@
 //! [`Session::fsync`] does so for everything before it. Permissions are the caller's business (the kernel's, or the API's).
 
 use crate::content::{append, read_content, regular};
-use crate::session::{Session, Stamp, Unheld, Who};
+use crate::session::{Ctx, Session, Stamp, Unheld, Who};
 use afs_core::extent::{Content, LogRef, Source};
 use afs_core::op::{AttrSet, Bytes, Op};
 use afs_core::tree::plan::{NewNode, RenameMode};
@@ -278,20 +278,31 @@ impl Session {
     ) -> Result<(Attr, Stamp)> {
         let end = offset.checked_add(len).filter(|_| len > 0);
         let end = end.ok_or_else(|| Error::invalid("length", "more than 0 bytes, ending below 16 TiB"))?;
-        let attr = self.getattr(ino)?;
         if punch {
             return self.attr_of(ino, who, op_id, |t, now| t.plan_punch(ino, offset, len, now));
         }
-        if keep_size || end <= attr.size {
+        if keep_size {
             self.with_tree(|t| t.plan_punch(ino, 0, 1, 0).map(drop))??;
-            return Ok((attr, self.stamp()));
+            return Ok((self.getattr(ino)?, self.stamp()));
         }
-        let set = AttrSet { size: Some(end), ..AttrSet::default() };
-        self.setattr(ino, set, who, op_id)
+        self.grow(ino, end, who, op_id)
+    }
+
+    /// Makes a file at least so long. Decided under the lock: what others append meanwhile is never cut off.
+    pub fn grow(&self, ino: Ino, end: u64, who: Who, op_id: u64) -> Result<(Attr, Stamp)> {
+        let plan = |c: &mut Ctx<'_>| {
+            c.tree.plan_punch(ino, 0, 1, 0)?;
+            let size = c.tree.attr(ino).ok_or(Reason::Stale)?.size;
+            let set = AttrSet { size: Some(end), ..AttrSet::default() };
+            if end <= size { Ok(None) } else { c.tree.plan_setattr(ino, set, c.now_ns).map(Some) }
+        };
+        let (_, stamp) = self.one(who, op_id, plan, |_, _| ())?;
+        Ok((self.getattr(ino)?, stamp))
     }
 
     /// Copies a range between files of this session by sharing extents: no byte is read or written. Returns the bytes copied.
     pub fn copy_range(&self, from: (Ino, u64), to: (Ino, u64), len: u64, who: Who) -> Result<(u64, Stamp)> {
+        to.1.checked_add(len).ok_or(Reason::FileTooLarge)?;
         if from.0 == to.0 && from.1 < to.1.saturating_add(len) && to.1 < from.1.saturating_add(len) {
             return Err(Error::invalid("offset", "ranges that do not overlap"));
         }

@@ -34,7 +34,7 @@ impl Shared {
     pub(crate) fn layer(&self, layer: LayerId) -> Result<LayerRec> {
         self.read(Space::Layer, &layer_key(layer))?.ok_or_else(|| {
             Error::new(Reason::Corrupt, format!("layer {} is missing", layer.0))
-                .next("run `aether doctor`; restore the data directory from a backup")
+                .next("restore the data directory from a backup; other sessions are not affected")
         })
     }
 

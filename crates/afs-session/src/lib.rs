@@ -14,6 +14,7 @@ mod fs;
 mod ignores;
 mod instants;
 mod layers;
+mod leftovers;
 mod lifecycle;
 pub mod paths;
 pub mod records;

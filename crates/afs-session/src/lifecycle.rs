@@ -205,6 +205,8 @@ impl Engine {
         self.note_expiry(record.expires_ns);
         let made = Made { ids: &ids, record: &record, attempt: attempt.as_ref(), family: &family };
         let forked = self.make_sessions(&made, &cut)?;
+        // Again, now that a scan of the records sees it: the first may have been used up by one that came too early.
+        self.note_expiry(record.expires_ns);
         self.shared.wait(forked.at)?;
         Ok(info(&forked.sessions[0], record))
     }
@@ -261,6 +263,7 @@ impl Engine {
             Origin::Kept(_, cut) => self.make_sessions(&made, cut)?,
             Origin::Live(parent) => self.fork_live(parent, &made)?,
         };
+        self.note_expiry(record.expires_ns);
         Ok((forked, record))
     }
 

@@ -53,12 +53,21 @@ pub struct HeadRec {
     pub seq: u64,
 }
 
-/// Where a session went on in one start of the server: written with its first change there. Sequence numbers that a crash took back are given
-/// again, so only this tells whether the number that somebody remembers is still the same change.
+/// Where a session went on in one start of the server: written with its first change there. What was numbered between the two was accepted
+/// in an earlier start and taken back by a crash; those numbers are never given again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StartRec {
-    /// Sequence number of that change.
-    pub first_seq: u64,
+    /// The last sequence number that was left.
+    pub after: u64,
+    /// New changes are numbered above this.
+    pub base: u64,
+}
+
+impl StartRec {
+    /// Whether the change with this number was lost.
+    pub fn has_lost(&self, seq: u64) -> bool {
+        seq > self.after && seq <= self.base
+    }
 }
 
 /// A node of the layer tree.
@@ -288,10 +297,10 @@ impl Stored for HeadRec {
 impl Stored for StartRec {
     const WHAT: &'static str = "session start";
     fn write(&self, e: &mut Enc) {
-        e.u64(self.first_seq);
+        e.u64(self.after).u64(self.base);
     }
     fn read(d: &mut Dec<'_>) -> Result<Self> {
-        Ok(Self { first_seq: d.u64()? })
+        Ok(Self { after: d.u64()?, base: d.u64()? })
     }
 }
 

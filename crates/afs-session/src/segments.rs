@@ -71,5 +71,5 @@ pub(crate) fn sweep(shared: &Shared) -> Result<u64> {
 
 fn damaged() -> Error {
     Error::new(Reason::Corrupt, "the notes of who names the data log are damaged: no segment is removed")
-        .next("run `aether doctor`")
+        .next("nothing is removed; the disk is fuller than it could be")
 }

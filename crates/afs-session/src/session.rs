@@ -16,7 +16,7 @@ use afs_core::extent::Content;
 use afs_core::op::{Op, Record};
 use afs_core::tree::Tree;
 use afs_store::{Batch, Position, Space};
-use afs_types::{Error, Ino, LayerId, Reason, Result, SessionId};
+use afs_types::{Error, Ino, LayerId, Reason, Result, SessionId, limits};
 use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -58,8 +58,8 @@ pub(crate) struct State {
     tree: Tree,
     seq: u64,
     place: Place,
-    /// The journal says where this session went on in this start of the server, or it was made in it.
-    has_start: bool,
+    /// Where this session went on in this start of the server; none before its first change there.
+    start: Option<StartRec>,
     block: Range<Ino>,
     /// The segment of the data log that was last noted as named by this layer (`segments`).
     segment: u32,
@@ -94,6 +94,11 @@ impl State {
     fn cut(&self) -> Cut {
         let Place { layer, depth, .. } = self.place;
         Cut { layer, depth, seq: self.seq, tree: self.tree.clone() }
+    }
+    /// The number after which the next change is numbered. In each start of the server a session's numbers begin anew, above all that a
+    /// crash can have taken back, so that no number, and nothing made of one (a revision, an etag), ever means two changes.
+    fn base_seq(&self) -> u64 {
+        if self.start.is_some() { self.seq } else { self.seq + limits::SEQ_STEP_PER_START }
     }
     fn stamp(&self) -> Stamp {
         Stamp { seq: self.seq, at: self.last }
@@ -186,6 +191,8 @@ impl Ctx<'_> {
 pub(crate) struct Txn<'a> {
     tree: Tree,
     ops: Vec<Op>,
+    /// The session's revision before.
+    before: u64,
     seq: u64,
     now_ns: i64,
     session: &'a Session,
@@ -204,6 +211,9 @@ impl Txn<'_> {
             handles: self.handles,
         };
         if let Some(op) = plan(&mut ctx)? {
+            if self.ops.len() >= limits::MAX_OPERATIONS {
+                return Err(too_many());
+            }
             self.seq += 1;
             self.tree.apply(&op, self.seq);
             self.ops.push(op);
@@ -215,7 +225,7 @@ impl Txn<'_> {
     }
     /// The session's revision before this transaction.
     pub(crate) fn revision(&self) -> u64 {
-        self.seq - self.ops.len() as u64
+        self.before
     }
 }
 
@@ -227,14 +237,14 @@ impl Session {
         family: Arc<Family>,
         cut: Cut,
         owned_from: Option<(Tree, u64)>,
-        has_start: bool,
+        start: Option<StartRec>,
         last: Position,
     ) -> Arc<Self> {
         let owned = owned_from.is_some();
-        let (start, start_seq) = owned_from.unwrap_or_else(|| (cut.tree.clone(), cut.seq));
-        let place = Place { layer: cut.layer, owned, depth: cut.depth, start, start_seq };
+        let (below, start_seq) = owned_from.unwrap_or_else(|| (cut.tree.clone(), cut.seq));
+        let place = Place { layer: cut.layer, owned, depth: cut.depth, start: below, start_seq };
         let now_ns = shared.now_ns();
-        Self::build(id, shared, family, cut, place, (Life::Open, last, has_start), now_ns)
+        Self::build(id, shared, family, cut, place, (Life::Open, last, start), now_ns)
     }
 
     /// One that is about to be made; it takes calls after [`Session::begin`].
@@ -245,9 +255,19 @@ impl Session {
         cut: &Cut,
         now_ns: i64,
     ) -> Arc<Self> {
-        let start = cut.tree.clone();
-        let place = Place { layer: cut.layer, owned: false, depth: cut.depth, start, start_seq: cut.seq };
-        Self::build(id, shared, family, cut.clone(), place, (Life::Coming, Position::default(), true), now_ns)
+        let below = cut.tree.clone();
+        let place =
+            Place { layer: cut.layer, owned: false, depth: cut.depth, start: below, start_seq: cut.seq };
+        let made = StartRec { after: cut.seq, base: cut.seq };
+        Self::build(
+            id,
+            shared,
+            family,
+            cut.clone(),
+            place,
+            (Life::Coming, Position::default(), Some(made)),
+            now_ns,
+        )
     }
 
     fn build(
@@ -256,14 +276,14 @@ impl Session {
         family: Arc<Family>,
         cut: Cut,
         place: Place,
-        (life, last, has_start): (Life, Position, bool),
+        (life, last, start): (Life, Position, Option<StartRec>),
         now_ns: i64,
     ) -> Arc<Self> {
         let state = State {
             tree: cut.tree,
             seq: cut.seq,
             place,
-            has_start,
+            start,
             block: 0..0,
             segment: segments::NONE,
             last,
@@ -336,7 +356,7 @@ impl Session {
         plan: impl FnOnce(&mut Ctx<'_>) -> Result<Option<Op>>,
         result: impl FnOnce(&Tree, &Op) -> R,
     ) -> Result<(Option<R>, Stamp)> {
-        self.family.prepare(&self.shared);
+        self.prepare()?;
         let now_ns = self.shared.now_ns();
         let mut guard = self.state.write();
         let state = &mut *guard;
@@ -352,14 +372,15 @@ impl Session {
             return Ok((None, state.stamp()));
         };
         let mut batch = Batch::new();
+        let base = state.base_seq();
         let opened = self.open_layer(state, &mut batch)?;
-        let seq = state.seq + 1;
+        let seq = base + 1;
         batch.put(Space::Record, op_key(state.place.layer, seq), self.record(op_id, &op));
         state.note_segments(&op, &mut batch);
-        self.note_start(state, &mut batch);
+        let start = self.note_start(state, &mut batch);
         // Submitted first: if the journal refuses (full disk, shutdown) nothing has changed.
         let job = self.submit(state, batch, opened)?;
-        state.has_start = true;
+        state.start = Some(start);
         let news = news(state.watchers.as_deref(), &state.tree, seq, std::slice::from_ref(&op));
         state.tree.apply(&op, seq);
         (state.seq, state.changed_ns) = (seq, now_ns);
@@ -378,7 +399,7 @@ impl Session {
         change: impl FnOnce(&mut Txn<'_>) -> Result<R>,
         extra: impl FnOnce(&R, u64, &mut Batch),
     ) -> Result<(R, Stamp)> {
-        self.family.prepare(&self.shared);
+        self.prepare()?;
         let now_ns = self.shared.now_ns();
         let mut guard = self.state.write();
         let state = &mut *guard;
@@ -386,29 +407,30 @@ impl Session {
         let mut txn = Txn {
             tree: state.tree.clone(),
             ops: Vec::new(),
-            seq: state.seq,
+            before: state.seq,
+            seq: state.base_seq(),
             now_ns,
             session: self,
             block: &mut state.block,
             handles: &state.handles,
         };
         let answer = change(&mut txn)?;
-        let Txn { tree, ops, seq: last_seq, .. } = txn;
+        let Txn { tree, ops, seq, .. } = txn;
+        let last_seq = if ops.is_empty() { state.seq } else { seq };
+        let base = state.base_seq();
         let mut batch = Batch::new();
         extra(&answer, last_seq, &mut batch);
         if ops.is_empty() && batch.is_empty() {
             return Ok((answer, state.stamp()));
         }
         let opened = if ops.is_empty() { None } else { self.open_layer(state, &mut batch)? };
-        for (seq, op) in (state.seq + 1..).zip(&ops) {
+        for (seq, op) in (base + 1..).zip(&ops) {
             batch.put(Space::Record, op_key(state.place.layer, seq), self.record(0, op));
             state.note_segments(op, &mut batch);
         }
-        if !ops.is_empty() {
-            self.note_start(state, &mut batch);
-        }
+        let start = if ops.is_empty() { state.start } else { Some(self.note_start(state, &mut batch)) };
         let job = self.submit(state, batch, opened)?;
-        state.has_start |= !ops.is_empty();
+        state.start = start;
         let news = news(state.watchers.as_deref(), &state.tree, last_seq, &ops);
         state.tree = tree;
         (state.seq, state.changed_ns) = (last_seq, now_ns);
@@ -423,10 +445,11 @@ impl Session {
     pub(crate) fn dry<R>(&self, change: impl FnOnce(&mut Txn<'_>) -> Result<R>) -> Result<R> {
         let (tree, stamp) = self.snapshot();
         let now_ns = self.shared.now_ns();
-        let mut block = afs_types::limits::MAX_INO + 1..Ino::MAX;
+        let mut block = limits::MAX_INO + 1..Ino::MAX;
         change(&mut Txn {
             tree,
             ops: Vec::new(),
+            before: stamp.seq,
             seq: stamp.seq,
             now_ns,
             session: self,
@@ -436,11 +459,23 @@ impl Session {
     }
 
     /// With the first change after a start of the server: see [`StartRec`].
-    fn note_start(&self, state: &State, batch: &mut Batch) {
-        if !state.has_start {
-            let start = StartRec { first_seq: state.seq + 1 };
+    fn note_start(&self, state: &State, batch: &mut Batch) -> StartRec {
+        state.start.unwrap_or_else(|| {
+            let start = StartRec { after: state.seq, base: state.base_seq() };
             batch.put(Space::Session, start_key(&self.id, self.shared.epoch), start.encode());
-        }
+            start
+        })
+    }
+
+    /// What may wait for the disk, before the session's lock is taken: inode numbers, and room in the journal's queue.
+    fn prepare(&self) -> Result<()> {
+        self.family.prepare(&self.shared);
+        self.shared.ports.journal.wait_for_room()
+    }
+
+    /// Where it went on in this start of the server, also if the journal does not have that yet.
+    pub(crate) fn start(&self) -> Option<StartRec> {
+        self.state.read().start
     }
 
     fn record(&self, op_id: u64, op: &Op) -> Vec<u8> {
@@ -468,19 +503,19 @@ impl Session {
     /// the records that nobody has folded.
     fn open_layer(&self, state: &mut State, batch: &mut Batch) -> Result<Option<Opened>> {
         let full = state.seq - state.place.start_seq >= self.shared.config.layer_records;
-        if state.place.owned && !full {
+        if state.place.owned && !full && state.start.is_some() {
             return Ok(None);
         }
+        let seq = state.base_seq();
         let layer = self.shared.new_layer()?;
         let depth = state.place.depth + 1;
-        let record =
-            LayerRec { parent: state.place.layer, delta_parent: None, seq: state.seq, entries: 0, depth };
+        let record = LayerRec { parent: state.place.layer, delta_parent: None, seq, entries: 0, depth };
         batch.put(Space::Layer, layer_key(layer), record.encode());
-        let head = HeadRec { layer, owned: true, seq: state.seq };
+        let head = HeadRec { layer, owned: true, seq };
         batch.put(Space::Session, head_key(&self.id), head.encode());
         let job = self.fold_job(state, state.last);
         state.segment = segments::NONE;
-        let next = Place { layer, owned: true, depth, start: state.tree.clone(), start_seq: state.seq };
+        let next = Place { layer, owned: true, depth, start: state.tree.clone(), start_seq: seq };
         Ok(Some(Opened { before: std::mem::replace(&mut state.place, next), job }))
     }
 
@@ -497,6 +532,7 @@ impl Session {
         &self,
         batch: impl FnOnce(&Cut, &mut Batch) -> Result<()>,
     ) -> Result<(Cut, Position, Option<FoldJob>)> {
+        self.prepare()?;
         let mut guard = self.state.write();
         guard.check(&self.id)?;
         self.freeze(&mut guard, batch)
@@ -525,6 +561,7 @@ impl Session {
 
     /// Ends the session's life in RAM together with a batch, unless somebody uses it. From here on its holders are refused.
     pub(crate) fn archive(&self, batch: impl FnOnce(&mut Batch)) -> Result<(Position, Option<FoldJob>)> {
+        self.prepare()?;
         let mut guard = self.state.write();
         guard.check(&self.id)?;
         if guard.in_use() {
@@ -562,6 +599,7 @@ impl Session {
         if_revision: Option<u64>,
         batch: impl FnOnce(&Cut, u64, &mut Batch) -> Result<()>,
     ) -> Result<(Stamp, Option<FoldJob>)> {
+        self.prepare()?;
         let mut guard = self.state.write();
         let state = &mut *guard;
         state.check(&self.id)?;
@@ -570,14 +608,14 @@ impl Session {
             return Err(Error::new(Reason::RevisionMismatch, message).with("revision", state.seq.to_string()));
         }
         let before = state.cut();
-        let seq = state.seq + 1;
+        let seq = state.base_seq() + 1;
         let mut changes = Batch::new();
         let head = HeadRec { layer: to.layer, owned: false, seq };
         changes.put(Space::Session, head_key(&self.id), head.encode());
-        self.note_start(state, &mut changes);
+        let went_on = self.note_start(state, &mut changes);
         batch(&before, seq, &mut changes)?;
         let at = self.shared.submit(changes)?;
-        state.has_start = true;
+        state.start = Some(went_on);
         let job = self.fold_job(state, at);
         let start = to.tree.clone();
         state.tree = to.tree.clone();
@@ -668,6 +706,13 @@ pub(crate) fn archived(id: &SessionId) -> Error {
     Error::new(Reason::SessionArchived, format!("{id} is archived"))
         .with("id", id.as_str())
         .next(format!("resume it: aether session resume {id}"))
+}
+
+fn too_many() -> Error {
+    let most = limits::MAX_OPERATIONS;
+    Error::new(Reason::MessageTooLarge, format!("one call changes at most {most} inodes and names"))
+        .with("limit", most.to_string())
+        .next("do it in parts, for example directory by directory")
 }
 
 fn in_use(id: &SessionId) -> Error {

@@ -10,7 +10,7 @@ use crate::records::{Labels, SourceRec, Stored, VersionRec};
 use crate::requests::{Attempt, Begin};
 use afs_base::{ImportDirs, ImportSpec, Imported, Progress};
 use afs_store::{Batch, Space};
-use afs_types::{Error, Reason, RequestId, Result, SourceId, VersionId};
+use afs_types::{Error, Reason, RequestId, Result, SourceId, VersionId, limits};
 use parking_lot::{Condvar, Mutex};
 use std::fs;
 use std::io::Write;
@@ -259,6 +259,10 @@ impl Engine {
             return Err(Error::new(Reason::InUse, format!("{} stands on {id}", user.id))
                 .next("delete its sessions first, or delete with force"));
         }
+        if let Some(import) = self.imports.lock().get(id) {
+            // It ends soon and leaves nothing: its version's record is refused when the source is gone.
+            import.cancelled.store(true, Ordering::Relaxed);
+        }
         let _turn = self.source_turns.lock();
         let mut batch = Batch::new();
         batch.delete(Space::Source, id.as_str()).delete(Space::Name, spec_key(&record));
@@ -324,6 +328,12 @@ impl Engine {
             let mut imports = self.imports.lock();
             if imports.contains_key(id) {
                 return Ok(());
+            }
+            if imports.len() >= limits::MAX_IMPORTS {
+                let most = limits::MAX_IMPORTS;
+                return Err(Error::new(Reason::QueueFull, format!("{most} imports run already"))
+                    .with("limit", most.to_string())
+                    .next(format!("when one has ended: aether source refresh {id}")));
             }
             let import = Arc::new(Import::default());
             imports.insert(id.clone(), import.clone());

@@ -268,6 +268,12 @@ impl<S: GroupStore> Journal for GroupCommit<S> {
         Ok(shared.position(idx))
     }
 
+    fn wait_for_room(&self) -> Result<()> {
+        let mut queue = self.shared.queue.lock();
+        let full = |q: &Queue| q.bytes > self.shared.options.queue_bytes / 2;
+        if full(&queue) { self.make_room(&mut queue, &full) } else { Ok(()) }
+    }
+
     fn wait(&self, at: Position) -> Result<()> {
         let shared = &self.shared;
         if shared.is_durable(at) {

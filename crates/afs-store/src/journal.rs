@@ -180,6 +180,11 @@ pub trait Journal: Send + Sync {
     /// limit of bytes this blocks until there is room, 10 s at most, then it is `QUEUE_FULL`. `NO_SPACE` when
     /// the disk is nearly full and the batch does not free space; `UNAVAILABLE` after `close`.
     fn submit(&self, batch: Batch) -> Result<Position>;
+    /// Blocks while the queue is more than half full, as `submit` does when it is full. Whoever takes a lock before it submits calls this
+    /// before the lock, so that nobody waits for a disk with the lock held.
+    fn wait_for_room(&self) -> Result<()> {
+        Ok(())
+    }
     /// Blocks until the batch at `at` and all before it are on disk.
     fn wait(&self, at: Position) -> Result<()>;
     /// Calls `then` when the batch at `at` is on disk, or when that has become impossible. Runs on the committer's thread, or on

@@ -80,10 +80,19 @@ pub const MAX_JOURNAL_QUEUE_BYTES: usize = 64 << 20;
 pub const MAX_JOURNAL_LAG_MS: u64 = 100;
 /// Most records of a session's open layer before a new one is begun; bounds what loading it costs.
 pub const MAX_LAYER_RECORDS: u64 = 65_536;
+/// How far a session's sequence numbers go on in each start of the server: more than a crash can have taken back, which is what the journal's
+/// queue holds.
+pub const SEQ_STEP_PER_START: u64 = 1 << 24;
+/// Most inodes and names that one call changes: its operations are one batch, in memory and in the journal.
+pub const MAX_OPERATIONS: usize = 200_000;
+// Each record takes more than 16 bytes of the queue.
+const _: () = assert!((MAX_JOURNAL_QUEUE_BYTES / 16 + MAX_OPERATIONS) as u64 < SEQ_STEP_PER_START);
+/// Most imports at once; each has threads and buffers of its own.
+pub const MAX_IMPORTS: usize = 32;
 /// Most closed layers waiting to be folded; beyond it they stay as records until they are loaded again.
 pub const MAX_FOLD_QUEUE: usize = 1_024;
 /// Most events waiting for one watcher (mount, sync stream) before it is told to drop its caches.
-pub const MAX_WATCH_QUEUE: usize = 65_536;
+pub const MAX_WATCH_QUEUE: usize = 8_192;
 /// Most entries of one imported base.
 pub const MAX_BASE_ENTRIES: u64 = 64 << 20;
 /// Most matches of one grep call unless the caller asks for fewer.

@@ -80,7 +80,10 @@ impl BridgeService for Bridge {
         let mount = self.mount(&r.into_inner().mount_id)?;
         let stamp = mount.session.stamp();
         durable(&*self.0.journal, stamp.at).await.map_err(fail)?;
-        self.0.bridge.detach(&mount.id);
+        let (app, id) = (self.0.clone(), mount.id.clone());
+        drop(mount);
+        // Ending a mount releases what it held open, which may write.
+        self.0.pool.run(move || Ok(drop(app.bridge.detach(&id)))).await.map_err(fail)?;
         Ok(Response::new(v1::DetachResponse { revision: stamp.seq }))
     }
 

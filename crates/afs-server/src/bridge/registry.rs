@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Most mounts attached at once.
-const MAX_MOUNTS: usize = 16_384;
+const MAX_MOUNTS: usize = 2_048;
 
 /// One attached mount. Dropping it releases everything that it held open.
 pub(crate) struct Mount {
@@ -103,13 +103,14 @@ impl Registry {
         who: Who,
         read_only: bool,
     ) -> Result<Arc<Mount>> {
+        // Before the lock: watching waits for the session's.
+        let mount = Arc::new(Mount::new(id.clone(), session, who, read_only));
         let mut mounts = self.mounts.lock();
         if mounts.len() >= MAX_MOUNTS {
             return Err(Error::new(Reason::QuotaExceeded, format!("{MAX_MOUNTS} mounts are attached"))
                 .with("limit", MAX_MOUNTS.to_string())
                 .next("unmount one"));
         }
-        let mount = Arc::new(Mount::new(id.clone(), session, who, read_only));
         mounts.insert(id, mount.clone());
         Ok(mount)
     }

@@ -9,7 +9,7 @@ use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
 
 /// Most answers kept for one mount.
-const MAX_KEPT: usize = 65_536;
+const MAX_KEPT: usize = 4_096;
 
 /// The answers of one mount.
 #[derive(Default)]

@@ -71,7 +71,12 @@ impl Sessions {
             let engine = engine.clone();
             return pool.run(move || engine.fork(&want)).await;
         }
-        let forked = engine.fork_start(&want)?;
+        let forked = pool
+            .run({
+                let engine = engine.clone();
+                move || engine.fork_start(&want)
+            })
+            .await?;
         durable(&**journal, forked.at).await?;
         forked.sessions.iter().map(|s| engine.get_session(s.id())).collect()
     }
@@ -159,14 +164,18 @@ impl SessionService for Sessions {
         let r = r.into_inner();
         let id = id(&r.session_id).map_err(fail)?;
         let engine = self.0.engine.clone();
-        let stamp = self.0.pool.run(move || Ok(engine.session(&id)?.stamp())).await.map_err(fail)?;
-        if r.revision > stamp.seq {
+        let known = move || {
+            let session = engine.session(&id)?;
+            Ok((session.stamp(), engine.has_lost(&session, 0, r.revision)?))
+        };
+        let (stamp, is_lost) = self.0.pool.run(known).await.map_err(fail)?;
+        if is_lost {
             return Err(fail(
                 Error::new(
                     Reason::RevisionMismatch,
                     format!(
-                        "revision: the session is at {}, before {}: what came after was lost in a crash",
-                        stamp.seq, r.revision
+                        "revision: {} was lost in a crash, or never was; the session is at {}",
+                        r.revision, stamp.seq
                     ),
                 )
                 .with("field", "revision")

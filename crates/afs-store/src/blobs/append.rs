@@ -288,7 +288,8 @@ pub(super) fn damaged(path: &Path, id: Option<&BlobId>, what: &str) -> Error {
             .with("blob", id.to_hex()),
         None => Error::new(Reason::Corrupt, format!("{file}: {what}")),
     };
-    let next =
-        format!("restore {file} from a backup, then run `aether doctor`; other files are not affected");
+    let next = format!(
+        "restore {file} from a backup, then run: afs-server repair --data DIR; other files are not affected"
+    );
     error.with("file", file).next(next)
 }

@@ -72,7 +72,7 @@ impl Location {
         parse(value).ok_or_else(|| {
             Error::new(Reason::Corrupt, format!("the index entry of blob {} is damaged", id.to_hex()))
                 .with("blob", id.to_hex())
-                .next("stop the server and rebuild the index of blobs with `aether doctor`")
+                .next("stop the server and rebuild the index of blobs: afs-server repair --data DIR")
         })
     }
 

@@ -513,7 +513,7 @@ fn became_shorter() -> Error {
 fn missing(id: &BlobId) -> Error {
     Error::new(Reason::Corrupt, format!("blob {} is named by a record and is not in the store", id.to_hex()))
         .with("blob", id.to_hex())
-        .next("stop the server and rebuild the index of blobs with `aether doctor`; if it stays missing, restore `packs` and `blobs` from a backup")
+        .next("stop the server and rebuild the index of blobs (afs-server repair --data DIR); if it stays missing, restore `packs` and `blobs` from a backup")
 }
 
 fn slice(bytes: &Bytes, offset: u64, len: usize) -> Bytes {

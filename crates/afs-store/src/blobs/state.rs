@@ -26,7 +26,7 @@ pub(super) fn meta<T>(
     let damaged = || {
         let key = String::from_utf8_lossy(key);
         Error::new(Reason::Corrupt, format!("the journal's value of {key} is damaged"))
-            .next("stop the server and rebuild the index of blobs with `aether doctor`")
+            .next("stop the server and rebuild the index of blobs: afs-server repair --data DIR")
     };
     decode(&value).map(Some).ok_or_else(damaged)
 }
@@ -48,7 +48,7 @@ pub(super) fn check_state(dir: &Path, key: &[u8; 32], journal: &dyn Journal) -> 
             Reason::Corrupt,
             format!("rebuilding the index of blobs in {} was interrupted", dir.display()),
         )
-        .next("rebuild it again with `aether doctor`"));
+        .next("rebuild it again: afs-server repair --data DIR"));
     }
     match journal.get(Space::Meta, KEY_CHECK)? {
         Some(check) if check == key_check(key) => Ok(()),

@@ -111,7 +111,7 @@ fn what_is_put_is_read_back_before_and_after_a_restart() {
     assert!(!bench.store.contains(&absent).unwrap() && bench.store.stat(&absent).unwrap().is_none());
     let error = bench.store.read(&absent, 0, 1).unwrap_err();
     assert!(error.reason == Reason::Corrupt && error.message().contains(&absent.to_hex()));
-    assert!(error.next_step().contains("aether doctor"));
+    assert!(error.next_step().contains("afs-server repair"));
 }
 
 #[test]
