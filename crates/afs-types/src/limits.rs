@@ -68,6 +68,8 @@ pub const MAX_TEXT_FILE_BYTES: u64 = 64 << 20;
 pub const MAX_PATCH_BYTES: usize = 8 << 20;
 /// Blobs below this size live compressed in packs, others as one raw file each, in bytes (DESIGN 2.6).
 pub const PACK_BLOB_BYTES: u64 = 256 << 10;
+/// Largest blob that a pack may hold, in bytes: one of `PACK_BLOB_BYTES` or more that came compressed stays so until it is first read.
+pub const MAX_PACKED_BLOB_BYTES: u64 = 64 << 20;
 /// A pack is closed when it reaches this size, in bytes.
 pub const MAX_PACK_BYTES: u64 = 256 << 20;
 /// A data-log segment is closed when it reaches this size, in bytes.

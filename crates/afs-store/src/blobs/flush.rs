@@ -63,6 +63,14 @@ impl Totals {
     }
 }
 
+/// An index entry that is safe to write.
+struct Entry {
+    id: BlobId,
+    at: Location,
+    /// It replaces the entry of a record in a pack.
+    was_packed: bool,
+}
+
 impl Core {
     pub(super) fn new(
         packs: AppendFiles,
@@ -101,7 +109,7 @@ impl Core {
     }
 
     /// Syncs everything taken; returns the entries that are safe to write now.
-    fn settle(&self) -> Result<Vec<(BlobId, Location)>> {
+    fn settle(&self) -> Result<Vec<Entry>> {
         let fresh = std::mem::take(&mut *self.fresh.lock());
         let raws = std::mem::take(&mut *self.raws.lock());
         let mut wanted = std::mem::take(&mut *self.wanted.lock());
@@ -121,8 +129,14 @@ impl Core {
             packed.extend(ready);
         }
         self.raw.publish(&raws)?;
-        let mut entries: Vec<_> = packed.into_iter().map(|(id, at)| (id, Location::Pack(at))).collect();
-        entries.extend(raws.into_iter().map(|raw| (raw.id, Location::Raw(Arc::clone(&raw.open.shape)))));
+        let mut entries: Vec<_> = packed
+            .into_iter()
+            .map(|(id, at)| Entry { id, at: Location::Pack(at), was_packed: false })
+            .collect();
+        entries.extend(raws.into_iter().map(|raw| {
+            let at = Location::Raw(Arc::clone(&raw.open.shape));
+            Entry { id: raw.id, at, was_packed: raw.was_packed }
+        }));
         Ok(entries)
     }
 }
@@ -142,10 +156,11 @@ impl Flusher for Core {
         }
         let mut totals = self.totals.lock();
         let mut handed = self.handed.lock();
-        for (id, location) in entries {
-            totals.add(&location);
-            batch.put(Space::Blob, id.0, location.encode());
-            handed.push(id);
+        for entry in entries {
+            totals.add(&entry.at);
+            totals.blobs -= u64::from(entry.was_packed);
+            batch.put(Space::Blob, entry.id.0, entry.at.encode());
+            handed.push(entry.id);
         }
         batch.put(Space::Meta, TOTALS, totals.encode());
         Ok(batch)

@@ -34,6 +34,11 @@ pub(super) struct Packed {
 }
 
 impl Packed {
+    /// Whether it is of the size that gets a raw file when it is read.
+    pub(super) fn is_large(&self) -> bool {
+        u64::from(self.plain_len) >= limits::PACK_BLOB_BYTES
+    }
+
     /// First byte behind the record.
     pub(super) fn end(&self) -> u64 {
         self.offset + (record::HEADER + self.stored_len as usize) as u64
@@ -96,7 +101,8 @@ fn parse(value: &[u8]) -> Option<Location> {
                 stored_len: u32::from_le_bytes(rest[12..16].try_into().ok()?),
                 plain_len: u32::from_le_bytes(rest[16..].try_into().ok()?),
             };
-            let sane = u64::from(at.plain_len) < limits::PACK_BLOB_BYTES && at.stored_len <= at.plain_len;
+            let sane =
+                u64::from(at.plain_len) <= limits::MAX_PACKED_BLOB_BYTES && at.stored_len <= at.plain_len;
             sane.then_some(Location::Pack(at))
         }
         RAW => {

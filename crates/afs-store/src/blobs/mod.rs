@@ -1,8 +1,8 @@
 //! The content-addressed store: blobs by keyed BLAKE3, and the data log of bytes not yet sealed into blobs.
 //!
 //! ```text
-//! dir/packs/<number>.pack   blobs below 256 KiB, zstd where it pays, self-describing records (`record`)
-//! dir/blobs/xx/<id>         larger blobs, one raw contiguous file each (`raw`)
+//! dir/packs/<number>.pack   blobs below 256 KiB, compressed where it pays, self-describing records (`record`)
+//! dir/blobs/xx/<id>         larger blobs, one raw contiguous file each (`raw`); those that came compressed, from when they are first read (`expand`)
 //! dir/log/<number>.log      the data log: bytes at (segment, offset)
 //! dir/temp/                 raw files that have no name yet; emptied at every start
 //! ```
@@ -17,6 +17,7 @@
 //! Deliberately absent: counting references and collecting garbage (the engine knows what lives), fetching from a backing store.
 
 mod append;
+mod expand;
 mod flush;
 mod location;
 mod pending;
@@ -201,16 +202,27 @@ impl BlobStore {
 
     /// Stores a blob, unless it is there. Safe to name in a batch submitted after this returned.
     pub fn put(&self, bytes: &[u8]) -> Result<BlobId> {
+        if bytes.len() as u64 >= limits::PACK_BLOB_BYTES {
+            return self.put_large(bytes);
+        }
         let id = self.hash(bytes);
         match self.find(&id)? {
             Found::Durable => {}
             Found::Pending(pending) => self.cover(pending)?,
-            Found::Absent(claim) if (bytes.len() as u64) < limits::PACK_BLOB_BYTES => {
-                self.store_small(claim, &id, bytes)?;
-            }
+            Found::Absent(claim) => self.store_small(claim, &id, bytes)?,
+        }
+        Ok(id)
+    }
+
+    fn put_large(&self, bytes: &[u8]) -> Result<BlobId> {
+        let (id, shape) = self.core.raw.hash(bytes);
+        match self.find(&id)? {
+            Found::Durable => {}
+            Found::Pending(pending) => self.cover(pending)?,
             Found::Absent(claim) => {
-                let raw = self.core.raw.write(&mut &bytes[..], &|n| self.reserve.admit(n))?;
-                self.store_raw(claim, raw)?;
+                self.reserve.admit(bytes.len() as u64)?;
+                let raw = self.core.raw.write_hashed(bytes, id, shape)?;
+                self.store_raw(claim, Arc::new(raw))?;
             }
         }
         Ok(id)
@@ -225,7 +237,8 @@ impl BlobStore {
             return Ok((self.put(&head)?, head.len() as u64));
         }
         let raw = self.core.raw.write(&mut (&head[..]).chain(reader), &|n| self.reserve.admit(n))?;
-        self.adopt(raw)
+        let len = raw.open.shape.len;
+        Ok((self.adopt(raw)?.0, len))
     }
 
     /// Stores the first `len` bytes of a file, unless they are there. Safe to name like [`BlobStore::put`].
@@ -236,6 +249,25 @@ impl BlobStore {
             read_all(file, &mut bytes)?;
             return self.put(&bytes);
         }
+        self.put_large_file(file, len).map(|(id, _)| id)
+    }
+
+    /// The id of the first `len` bytes of a large file if the store has them: reads the file, writes nothing.
+    fn known_file(&self, file: &File, len: u64) -> Result<Option<BlobId>> {
+        let (id, shape) = self.core.raw.measure(&mut FileReader { file, at: 0, end: len })?;
+        if shape.len != len {
+            return Err(became_shorter());
+        }
+        match self.find(&id)? {
+            Found::Durable => Ok(Some(id)),
+            Found::Pending(pending) => self.cover(pending).map(|()| Some(id)),
+            // Not stored from here: the file may change before it is read again.
+            Found::Absent(_) => Ok(None),
+        }
+    }
+
+    /// Stores a large file; says, too, whether it was there already and writing it was in vain.
+    fn put_large_file(&self, file: &File, len: u64) -> Result<(BlobId, bool)> {
         let admit = |n| self.reserve.admit(n);
         let raw = match self.core.raw.clone_file(file, len)? {
             Some(raw) => raw,
@@ -245,7 +277,7 @@ impl BlobStore {
             raw.discard();
             return Err(became_shorter());
         }
-        self.adopt(raw).map(|(id, _)| id)
+        self.adopt(raw)
     }
 
     /// A writer for one thread of an import.
@@ -289,6 +321,7 @@ impl BlobStore {
                 let open = self.core.raw.opened(id, &shape)?;
                 Ok(self.core.raw.read(id, &open, offset, len)?.into())
             }
+            Place::At(Location::Pack(at)) if at.is_large() => self.read_expanded(id, &at, offset, len),
             Place::Pending(Pending::Shared(at)) | Place::At(Location::Pack(at)) => {
                 self.read_small(id, &at, None).map(|bytes| slice(&bytes, offset, len))
             }
@@ -314,9 +347,10 @@ impl BlobStore {
     }
 
     /// The file of a large blob, for passthrough and sendfile; none for a small one and for one whose group is not committed yet
-    /// (read that with [`BlobStore::read`]). Its content is not verified here.
+    /// (read that with [`BlobStore::read`]), or whose file is only being made because of this call. Its content is not verified here.
     pub fn raw_file(&self, id: &BlobId) -> Result<Option<PathBuf>> {
         Ok(match self.locate(id)?.ok_or_else(|| missing(id))? {
+            Place::At(Location::Pack(at)) if at.is_large() => self.expanded_path(id, &at)?,
             Place::Pending(Pending::Raw(new)) => new.is_published().then(|| self.core.raw.path(id)),
             Place::At(Location::Raw(_)) => Some(self.core.raw.path(id)),
             _ => None,
@@ -390,7 +424,10 @@ impl BlobStore {
         }
         let Some(value) = self.journal.get(Space::Blob, &id.0)? else { return Ok(None) };
         let location = Location::decode(id, &value)?;
-        self.locations.insert(*id, location.clone());
+        // What will be expanded moves, and a cache that is behind would say the old place for ever.
+        if !matches!(&location, Location::Pack(at) if at.is_large()) {
+            self.locations.insert(*id, location.clone());
+        }
         Ok(Some(Place::At(location)))
     }
 
@@ -406,7 +443,7 @@ impl BlobStore {
     fn store_small(&self, claim: Claim<'_>, id: &BlobId, bytes: &[u8]) -> Result<()> {
         self.reserve.admit(bytes.len() as u64)?;
         let mut out = Vec::with_capacity(record::HEADER + bytes.len());
-        let encoded = record::with_codec(|codec| codec.encode(id, bytes, &mut out));
+        let encoded = record::with_codec(|codec| codec.encode(id, bytes, None, &mut out));
         let header = encoded.flatten().map_err(|e| Error::io("compress a blob", e))?;
         let (pack, offset) = self.core.packs.append(&out)?;
         let at = Packed { pack, offset, stored_len: header.stored_len, plain_len: header.plain_len };
@@ -433,19 +470,22 @@ impl BlobStore {
         Ok(())
     }
 
-    /// Takes a raw file into the store, unless its blob is there.
-    fn adopt(&self, raw: Arc<NewRaw>) -> Result<(BlobId, u64)> {
-        let (id, len) = (raw.id, raw.open.shape.len);
+    /// Takes a raw file into the store, unless its blob is there; says whether it was.
+    fn adopt(&self, raw: Arc<NewRaw>) -> Result<(BlobId, bool)> {
+        let id = raw.id;
         let found = self.find(&id).inspect_err(|_| raw.discard())?;
         match found {
-            Found::Absent(claim) => self.store_raw(claim, raw)?,
+            Found::Absent(claim) => {
+                self.store_raw(claim, raw)?;
+                return Ok((id, false));
+            }
             Found::Durable => raw.discard(),
             Found::Pending(pending) => {
                 raw.discard();
                 self.cover(pending)?;
             }
         }
-        Ok((id, len))
+        Ok((id, true))
     }
 
     fn read_small(&self, id: &BlobId, at: &Packed, owner: Option<&WriterPack>) -> Result<Bytes> {

@@ -17,7 +17,7 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// Smallest chunk, log2.
 const CHUNK_LOG2: u8 = 20;
@@ -25,6 +25,9 @@ const CHUNK_LOG2: u8 = 20;
 const MAX_CHUNKS: usize = 4096;
 /// Most raw files kept open.
 const MAX_OPEN: u64 = 512;
+/// Files that are synced side by side, and from how many on that is worth threads.
+const SYNC_THREADS: usize = 8;
+const MIN_PARALLEL: usize = 4;
 
 type Key = [u8; 32];
 
@@ -145,9 +148,15 @@ pub(super) struct NewRaw {
     published: AtomicBool,
     /// Big files are synced by who writes them, so that a commit does not wait for gigabytes of somebody else.
     synced: AtomicBool,
+    /// The blob is in the index already, as a record of a pack.
+    pub(super) was_packed: bool,
 }
 
 impl NewRaw {
+    fn new(id: BlobId, open: OpenRaw, temp: PathBuf) -> Self {
+        let (published, synced) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { id, open: Arc::new(open), temp, published, synced, was_packed: false }
+    }
     pub(super) fn is_published(&self) -> bool {
         self.published.load(Ordering::Acquire)
     }
@@ -223,29 +232,41 @@ impl RawStore {
         reader: &mut dyn Read,
         admit: &dyn Fn(u64) -> Result<()>,
     ) -> Result<Arc<NewRaw>> {
-        let temp = self.temp.join(self.next_temp.fetch_add(1, Ordering::Relaxed).to_string());
+        let temp = self.temp();
         let written = self.fill(&temp, reader, admit);
         let (id, open) = written.inspect_err(|_| std::fs::remove_file(&temp).unwrap_or_default())?;
-        let (published, synced) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Arc::new(NewRaw { id, open: Arc::new(open), temp, published, synced }))
+        Ok(Arc::new(NewRaw::new(id, open, temp)))
+    }
+
+    /// Writes bytes that have been hashed.
+    pub(super) fn write_hashed(&self, bytes: &[u8], id: BlobId, shape: RawShape) -> Result<NewRaw> {
+        let temp = self.temp();
+        let written = create(&temp).and_then(|file| file.write_all_at(bytes, 0).map(|()| file));
+        let file = written.map_err(|e| {
+            let _ = std::fs::remove_file(&temp);
+            Error::io(format_args!("write {}", temp.display()), e)
+        })?;
+        Ok(NewRaw::new(id, OpenRaw::new(file, Arc::new(shape)), temp))
+    }
+
+    fn temp(&self) -> PathBuf {
+        self.temp.join(self.next_temp.fetch_add(1, Ordering::Relaxed).to_string())
     }
 
     /// A clone of a whole file that shares its blocks, where the file system can do that; else none.
     pub(super) fn clone_file(&self, source: &File, len: u64) -> Result<Option<Arc<NewRaw>>> {
-        let temp = self.temp.join(self.next_temp.fetch_add(1, Ordering::Relaxed).to_string());
+        let temp = self.temp();
         let action = || format!("write {}", temp.display());
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&temp);
-        let file = file.map_err(|e| Error::io(action(), e))?;
+        let file = create(&temp).map_err(|e| Error::io(action(), e))?;
         let cloned = rustix::fs::ioctl_ficlone(&file, source).is_ok();
         if !cloned || file.metadata().map_err(|e| Error::io(action(), e))?.len() != len {
             let _ = std::fs::remove_file(&temp);
             return Ok(None);
         }
         // The clone is hashed, not the source: that may change meanwhile.
-        let (id, shape) = self.measure(&temp)?;
-        let open = Arc::new(OpenRaw::new(file, Arc::new(shape)));
-        let (published, synced) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Some(Arc::new(NewRaw { id, open, temp, published, synced })))
+        let measured = self.measure(&mut &file);
+        let (id, shape) = measured.inspect_err(|_| std::fs::remove_file(&temp).unwrap_or_default())?;
+        Ok(Some(Arc::new(NewRaw::new(id, OpenRaw::new(file, Arc::new(shape)), temp))))
     }
 
     fn fill(
@@ -255,8 +276,7 @@ impl RawStore {
         admit: &dyn Fn(u64) -> Result<()>,
     ) -> Result<(BlobId, OpenRaw)> {
         let action = || format!("write {}", temp.display());
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(temp);
-        let file = file.map_err(|e| Error::io(action(), e))?;
+        let file = create(temp).map_err(|e| Error::io(action(), e))?;
         let mut hasher = TreeHasher::new(self.key);
         let mut buffer = vec![0; 256 << 10];
         loop {
@@ -277,9 +297,9 @@ impl RawStore {
 
     /// Gives files their final names: synced before, directories synced after.
     pub(super) fn publish(&self, new: &[Arc<NewRaw>]) -> Result<()> {
+        sync_all(new)?;
         let mut dirs = Vec::new();
         for raw in new {
-            raw.sync()?;
             let path = self.path(&raw.id);
             let renamed = std::fs::rename(&raw.temp, &path);
             renamed.map_err(|e| Error::io(format_args!("rename to {}", path.display()), e))?;
@@ -379,18 +399,32 @@ impl RawStore {
         })
     }
 
-    /// Id and shape of a file, from its bytes alone; for rebuilding an index.
-    pub(super) fn measure(&self, path: &Path) -> Result<(BlobId, RawShape)> {
-        let action = || format!("read {}", path.display());
-        let mut file = File::open(path).map_err(|e| Error::io(action(), e))?;
+    /// Id and shape of bytes.
+    pub(super) fn hash(&self, bytes: &[u8]) -> (BlobId, RawShape) {
         let mut hasher = TreeHasher::new(self.key);
-        let mut buffer = vec![0; 1 << 20];
+        hasher.update(bytes);
+        hasher.finish()
+    }
+
+    /// Id and shape of all that a reader gives.
+    pub(super) fn measure(&self, reader: &mut dyn Read) -> Result<(BlobId, RawShape)> {
+        let mut hasher = TreeHasher::new(self.key);
+        let mut buffer = vec![0; 256 << 10];
         loop {
-            match file.read(&mut buffer).map_err(|e| Error::io(action(), e))? {
-                0 => return Ok(hasher.finish()),
-                n => hasher.update(&buffer[..n]),
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok(hasher.finish()),
+                Ok(n) => hasher.update(&buffer[..n]),
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(Error::io("read the content of a blob", e)),
             }
         }
+    }
+
+    /// Id and shape of a file, from its bytes alone; for rebuilding an index.
+    pub(super) fn measure_path(&self, path: &Path) -> Result<(BlobId, RawShape)> {
+        let action = |e| Error::io(format_args!("read {}", path.display()), e);
+        self.measure(&mut File::open(path).map_err(action)?)
+            .map_err(|e| e.with("file", path.display().to_string()))
     }
 
     /// Paths of all files with a final name.
@@ -406,6 +440,34 @@ impl RawStore {
         })();
         listed.map_err(|e| Error::io(format_args!("list {}", self.dir.display()), e))
     }
+}
+
+/// Syncs files side by side: the disk and the file system's log serve many waiting syncs at once, and one after the other each would wait for a
+/// round of its own.
+fn sync_all(new: &[Arc<NewRaw>]) -> Result<()> {
+    if new.len() < MIN_PARALLEL {
+        return new.iter().try_for_each(|raw| raw.sync());
+    }
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(raw) = new.get(next.fetch_add(1, Ordering::Relaxed)) {
+            raw.sync()?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..SYNC_THREADS).map(|_| scope.spawn(work)).collect();
+        let mine = work();
+        // A thread that panicked has synced less than it took: whoever commits must not go on.
+        others
+            .into_iter()
+            .map(|t| t.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
+            .fold(mine, Result::and)
+    })
+}
+
+fn create(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).open(path)
 }
 
 #[cfg(test)]

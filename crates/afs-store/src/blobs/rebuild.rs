@@ -64,8 +64,9 @@ pub fn rebuild_index(dir: &Path, tenant_key: [u8; 32], journal: &dyn Journal) ->
         seen: HashSet::new(),
         found: Rebuilt::default(),
     };
-    let next = work.packs(&make_dir(dir, "packs")?)?;
+    // Raw files first: what has one and is in a pack, too, was expanded, and is read from the file.
     work.raws(&RawStore::open(dir, tenant_key)?)?;
+    let next = work.packs(&make_dir(dir, "packs")?)?;
     let logs = AppendFiles::list(&make_dir(dir, "log")?, Kind::Log)?;
     let next = logs.iter().map(|(number, _)| number + 1).max().unwrap_or(1).max(next);
     // A damaged value is replaced: that is what rebuilding is for.
@@ -130,7 +131,7 @@ impl Rebuild<'_> {
 
     fn raws(&mut self, store: &RawStore) -> Result<()> {
         for path in store.list()? {
-            let (id, shape) = store.measure(&path)?;
+            let (id, shape) = store.measure_path(&path)?;
             self.found.raw_files += 1;
             if path == store.path(&id) {
                 self.list(id, &Location::Raw(Arc::new(shape)))?;

@@ -1,5 +1,6 @@
 //! The blob store over the simulated journal: what is put is read back, also after crashes; damage is seen and named.
 
+use super::record::ZLIB_OF_LETTERS;
 use super::state::REBUILDING;
 use super::*;
 use crate::journal::Batch;
@@ -261,6 +262,248 @@ fn a_dropped_writer_loses_nothing_others_rely_on() {
 }
 
 #[test]
+fn streams_are_kept_as_they_are() {
+    let mut bench = Bench::new();
+    let letters = [b'a'; 5000];
+    let mut writer = bench.store.pack_writer().unwrap();
+    let id = writer.put_deflated(&letters, ZLIB_OF_LETTERS).unwrap();
+    assert_eq!(id, bench.store.hash(&letters));
+    // The same blob, however it comes.
+    assert_eq!(writer.put(&letters).unwrap(), id);
+    for round in 0..3 {
+        assert_eq!(bench.read(&id).unwrap(), letters);
+        assert_eq!(bench.store.read(&id, 4990, 20).unwrap(), letters[4990..]);
+        let stat = bench.store.stat(&id).unwrap().unwrap();
+        assert_eq!(stat.stored_len, (record::HEADER + ZLIB_OF_LETTERS.len()) as u64);
+        bench.store.verify(&id).unwrap();
+        if round == 0 {
+            writer.finish().unwrap();
+            writer = bench.store.pack_writer().unwrap();
+            bench.journal.sync().unwrap();
+        } else {
+            drop(writer);
+            bench = bench.restart();
+            writer = bench.store.pack_writer().unwrap();
+        }
+    }
+}
+
+/// A large blob and its zlib stream, which a few lines can make: a letter, and matches of length 258 at distance 1, in the fixed code.
+fn large_letters(seed: u8, len: usize) -> (Vec<u8>, Vec<u8>) {
+    let matches = (len - 1) / 258;
+    let plain = vec![seed; 1 + matches * 258];
+    let mut bits: Vec<bool> = Vec::new();
+    let mut put = |value: u32, count: u32| (0..count).for_each(|i| bits.push(value >> i & 1 == 1));
+    put(1, 1); // the last block
+    put(1, 2); // of the fixed code
+    let code = |value: u32, count: u32| value.reverse_bits() >> (32 - count);
+    put(code(0x30 + u32::from(seed), 8), 8);
+    for _ in 0..matches {
+        put(code(0xc0 + 285 - 280, 8), 8);
+        put(0, 5);
+    }
+    put(0, 7); // the end
+    let mut zlib = vec![0x78, 0x9c];
+    zlib.extend(bits.chunks(8).map(|b| b.iter().rev().fold(0u8, |byte, bit| byte << 1 | u8::from(*bit))));
+    let (a, b) = plain.iter().fold((1u32, 0u32), |(a, b), byte| {
+        let a = (a + u32::from(*byte)) % 65_521;
+        (a, (b + a) % 65_521)
+    });
+    zlib.extend((b << 16 | a).to_be_bytes());
+    (plain, zlib)
+}
+
+#[test]
+fn large_streams_are_expanded_when_they_are_read() {
+    let mut bench = Bench::new();
+    let blobs: Vec<_> =
+        (0..4u8).map(|i| large_letters(b'a' + i, 300_000 + usize::from(i) * 700_000)).collect();
+    let mut writer = bench.store.pack_writer().unwrap();
+    let ids: Vec<_> = blobs.iter().map(|(plain, zlib)| writer.put_deflated(plain, zlib).unwrap()).collect();
+    // Before anything is durable they are read from memory.
+    for (id, (plain, _)) in ids.iter().zip(&blobs) {
+        assert_eq!(*id, bench.store.hash(plain));
+        assert_eq!(&bench.read(id).unwrap(), plain);
+        assert_eq!(bench.store.raw_file(id).unwrap(), None);
+    }
+    writer.finish().unwrap();
+    bench.journal.sync().unwrap();
+    let packed = bench.store.usage();
+    assert_eq!((packed.blobs, packed.raw_bytes), (4, 0));
+    assert!(packed.pack_bytes < 100_000, "{packed:?}");
+    assert!(!bench.store.stat(&ids[0]).unwrap().unwrap().raw);
+    // Read by many at once: one file each, which the next group gives a name. The last is left as it is.
+    std::thread::scope(|scope| {
+        for thread in 0..6 {
+            let (bench, ids, blobs) = (&bench, &ids, &blobs);
+            scope.spawn(move || {
+                for i in 0..3 {
+                    let i = (i + thread) % 3;
+                    let (plain, at) = (&blobs[i].0, blobs[i].0.len() - 10);
+                    assert_eq!(bench.store.read(&ids[i], at as u64, 100).unwrap(), plain[at..]);
+                }
+            });
+        }
+    });
+    assert_eq!(bench.files("temp").len() + bench.store.core.raw.list().unwrap().len(), 3);
+    bench.journal.sync().unwrap();
+    let raw_bytes = blobs[..3].iter().map(|b| b.0.len() as u64).sum();
+    for round in 0..2 {
+        let usage = bench.store.usage();
+        assert_eq!((usage.blobs, usage.raw_bytes, usage.pack_bytes), (4, raw_bytes, packed.pack_bytes));
+        assert_eq!(bench.store.core.pending.len(), 0);
+        for (i, (id, (plain, _))) in ids.iter().zip(&blobs).enumerate() {
+            let stat = bench.store.stat(id).unwrap().unwrap();
+            assert_eq!((stat.raw, stat.len), (i < 3, plain.len() as u64), "{round}");
+            bench.store.verify(id).unwrap();
+            if i < 3 {
+                assert_eq!(std::fs::read(bench.store.raw_file(id).unwrap().unwrap()).unwrap(), *plain);
+                assert_eq!(&bench.read(id).unwrap(), plain);
+            }
+        }
+        bench = bench.restart();
+    }
+    // An index made from the files alone says the same.
+    let want = index(&*bench.journal);
+    let journal = SimJournal::new().unwrap();
+    bench.journal.close().unwrap();
+    let rebuilt = rebuild_index(bench.dir.path(), KEY, &*journal).unwrap();
+    assert_eq!((rebuilt.blobs, rebuilt.raw_files, rebuilt.damaged), (4, 3, Vec::new()));
+    assert_eq!(index(&*journal), want);
+}
+
+#[test]
+fn a_rebuild_takes_the_record_of_a_blob_whose_file_is_damaged() {
+    let bench = Bench::new();
+    let (plain, zlib) = large_letters(b'x', 400_000);
+    let mut writer = bench.store.pack_writer().unwrap();
+    let id = writer.put_deflated(&plain, &zlib).unwrap();
+    writer.finish().unwrap();
+    bench.journal.sync().unwrap();
+    bench.store.read(&id, 0, 1).unwrap();
+    bench.journal.sync().unwrap();
+    let path = bench.store.raw_file(&id).unwrap().unwrap();
+    flip(&path, 300_000);
+    let bench = bench.restart();
+    assert_eq!(bench.store.verify(&id).unwrap_err().reason, Reason::Corrupt);
+    bench.journal.close().unwrap();
+    let journal = SimJournal::new().unwrap();
+    let rebuilt = rebuild_index(bench.dir.path(), KEY, &*journal).unwrap();
+    assert_eq!((rebuilt.blobs, rebuilt.damaged.len()), (1, 1));
+    let bench = Bench::on(bench.dir, journal);
+    assert_eq!((bench.store.usage().blobs, bench.store.usage().raw_bytes), (1, 0));
+    assert_eq!(bench.read(&id).unwrap(), plain);
+    bench.journal.sync().unwrap();
+    bench.restart().store.verify(&id).unwrap();
+}
+
+#[test]
+fn a_crash_while_a_blob_is_expanded_leaves_the_record() {
+    let mut bench = Bench::new();
+    let (plain, zlib) = large_letters(b'x', 400_000);
+    let mut writer = bench.store.pack_writer().unwrap();
+    let id = writer.put_deflated(&plain, &zlib).unwrap();
+    writer.finish().unwrap();
+    bench.journal.sync().unwrap();
+    for seed in 0..8 {
+        assert_eq!(bench.store.read(&id, 5, 10).unwrap(), plain[5..15]);
+        bench = bench.crash(seed);
+        assert_eq!(bench.store.usage().blobs, 1);
+        assert_eq!(bench.read(&id).unwrap(), plain);
+    }
+}
+
+#[test]
+fn a_large_blob_that_cannot_be_expanded_is_read_all_the_same() {
+    let bench = Bench::new();
+    let (plain, zlib) = large_letters(b'x', 400_000);
+    let mut writer = bench.store.pack_writer().unwrap();
+    let id = writer.put_deflated(&plain, &zlib).unwrap();
+    writer.finish().unwrap();
+    bench.journal.sync().unwrap();
+    let temp = bench.dir.path().join("temp");
+    std::fs::remove_dir(&temp).unwrap();
+    assert_eq!(bench.read(&id).unwrap(), plain);
+    assert_eq!(bench.store.raw_file(&id).unwrap(), None);
+    std::fs::create_dir(&temp).unwrap();
+    assert_eq!(bench.read(&id).unwrap(), plain);
+    bench.journal.sync().unwrap();
+    assert!(bench.store.raw_file(&id).unwrap().is_some());
+    // Damage in a record is found in large ones, too.
+    let other = Bench::new();
+    let mut writer = other.store.pack_writer().unwrap();
+    let id = writer.put_deflated(&plain, &zlib).unwrap();
+    writer.finish().unwrap();
+    other.journal.sync().unwrap();
+    flip(&other.files("packs")[0], 16 + record::HEADER as u64 + 20);
+    let error = other.store.read(&id, 0, 1).unwrap_err();
+    assert!(error.reason == Reason::Corrupt && error.message().contains(&id.to_hex()), "{error:?}");
+    assert!(other.files("temp").is_empty());
+}
+
+#[test]
+fn a_stream_of_something_else_is_damage() {
+    let bench = Bench::new();
+    let mut writer = bench.store.pack_writer().unwrap();
+    let id = writer.put_deflated(&[b'b'; 5000], ZLIB_OF_LETTERS).unwrap();
+    writer.finish().unwrap();
+    let error = bench.read(&id).unwrap_err();
+    assert!(error.reason == Reason::Corrupt && error.message().contains(&id.to_hex()), "{error:?}");
+}
+
+#[test]
+fn known_blobs_are_named_again_without_being_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    let bytes = noise(1, 2_000_000);
+    std::fs::write(&path, &bytes).unwrap();
+    let (file, len) = (File::open(&path).unwrap(), bytes.len() as u64);
+    let bench = Bench::new();
+    let mut first = bench.store.pack_writer().unwrap();
+    let small = first.put(b"small").unwrap();
+    let large = first.put_file(&file, len).unwrap();
+    let other = bench.store.hash(b"other");
+    // Not durable yet, and in another writer's buffer: naming it makes that writer's pack part of the next group.
+    let mut second = bench.store.pack_writer().unwrap();
+    assert!(second.reuse(&small).unwrap() && second.reuse(&large).unwrap() && !second.reuse(&other).unwrap());
+    second.finish().unwrap();
+    let mut batch = Batch::new();
+    batch.put(Space::Name, b"named".as_slice(), small.0);
+    bench.journal.wait(bench.journal.submit(batch).unwrap()).unwrap();
+    let bench = bench.crash(7);
+    assert_eq!(bench.read(&small).unwrap(), b"small");
+    assert_eq!(bench.read(&large).unwrap(), bytes);
+    // Durable: nothing is written. The first large file of a writer is, for it does not know yet what it will meet.
+    std::mem::forget(first);
+    let mut third = bench.store.pack_writer().unwrap();
+    assert!(third.reuse(&small).unwrap());
+    assert_eq!(third.put_file(&file, len).unwrap(), large);
+    let temp = bench.dir.path().join("temp");
+    std::fs::remove_dir(&temp).unwrap();
+    assert_eq!(third.put_file(&file, len).unwrap(), large);
+    assert_eq!(third.put_file(&file, len + 1).unwrap_err().reason, Reason::Unavailable);
+    assert_eq!(third.put(&bytes).unwrap(), large);
+    // Another content is written, and that needs the directory.
+    std::fs::write(&path, noise(2, 2_000_000)).unwrap();
+    assert!(third.put_file(&file, len).is_err());
+    std::fs::create_dir(&temp).unwrap();
+    assert_eq!(third.put_file(&file, len).unwrap(), bench.store.hash(&noise(2, 2_000_000)));
+}
+
+#[test]
+fn many_large_files_are_published_together() {
+    let bench = Bench::new();
+    let blobs: Vec<_> = (0..40).map(|i| noise(i, 262_144 + i as usize * 100)).collect();
+    let ids: Vec<_> = blobs.iter().map(|b| bench.store.put(b).unwrap()).collect();
+    bench.journal.sync().unwrap();
+    let bench = bench.crash(3);
+    for (id, bytes) in ids.iter().zip(&blobs) {
+        assert_eq!(&bench.read(id).unwrap(), bytes);
+    }
+    assert!(bench.files("temp").is_empty());
+}
+
+#[test]
 fn files_are_stored_up_to_their_length() {
     let bench = Bench::new();
     let dir = tempfile::tempdir().unwrap();
@@ -343,15 +586,19 @@ fn file_numbers_are_never_used_again() {
 #[test]
 fn every_flipped_bit_is_seen_and_named() {
     let bench = Bench::new();
-    let blobs = [text(1, 900), noise(2, 700), noise(3, 300_000), noise(4, (2 << 20) + 99)];
-    let ids: Vec<_> = blobs.iter().map(|b| bench.store.put(b).unwrap()).collect();
+    let mut writer = bench.store.pack_writer().unwrap();
+    let small = [text(1, 900), noise(2, 700)].map(|b| writer.put(&b).unwrap());
+    let zlib = writer.put_deflated(&[b'a'; 5000], ZLIB_OF_LETTERS).unwrap();
+    writer.finish().unwrap();
+    let large = [noise(3, 300_000), noise(4, (2 << 20) + 99)].map(|b| bench.store.put(&b).unwrap());
+    let ids = [small[0], small[1], zlib, large[0], large[1]];
     bench.journal.sync().unwrap();
     let mut bench = bench.restart();
     let pack = bench.files("packs").remove(0);
     let whole = std::fs::read(&pack).unwrap();
     for at in (16..whole.len() as u64).step_by(3) {
         flip(&pack, at);
-        let broken: Vec<_> = ids[..2].iter().filter_map(|id| bench.read(id).err().map(|e| (id, e))).collect();
+        let broken: Vec<_> = ids[..3].iter().filter_map(|id| bench.read(id).err().map(|e| (id, e))).collect();
         assert_eq!(broken.len(), 1, "the flip at {at} was not seen, or in another blob");
         let (id, error) = &broken[0];
         assert_eq!(error.reason, Reason::Corrupt);
@@ -360,7 +607,7 @@ fn every_flipped_bit_is_seen_and_named() {
         flip(&pack, at);
     }
     // A raw file: partial reads see damage in what they touch, and only there.
-    for (id, len) in [(ids[2], 300_000u64), (ids[3], (2 << 20) + 99)] {
+    for (id, len) in [(ids[3], 300_000u64), (ids[4], (2 << 20) + 99)] {
         for at in [0, len / 2, len - 1] {
             bench = bench.restart();
             let path = bench.store.raw_file(&id).unwrap().unwrap();
@@ -429,6 +676,7 @@ fn the_index_can_be_rebuilt_from_the_files_alone() {
         writer.put(&text(i, 1500)).unwrap();
         bench.store.put(&noise(i, 500)).unwrap();
     }
+    let zlib = writer.put_deflated(&[b'a'; 5000], ZLIB_OF_LETTERS).unwrap();
     writer.finish().unwrap();
     for i in 0..4 {
         bench.store.put(&noise(i, 300_000 + i as usize * 500_000)).unwrap();
@@ -438,12 +686,13 @@ fn the_index_can_be_rebuilt_from_the_files_alone() {
     bench.journal.close().unwrap();
     let journal = SimJournal::new().unwrap();
     let rebuilt = rebuild_index(bench.dir.path(), KEY, &*journal).unwrap();
-    assert_eq!((rebuilt.blobs, rebuilt.raw_files, rebuilt.damaged), (5004, 4, Vec::new()));
+    assert_eq!((rebuilt.blobs, rebuilt.raw_files, rebuilt.damaged), (5005, 4, Vec::new()));
     assert!(rebuilt.packs >= 2 && index(&*journal) == want);
     let dir = bench.dir;
     let bench = Bench::on(dir, journal);
     assert_eq!(bench.store.usage(), usage);
     assert_eq!(bench.read(&bench.store.hash(&text(77, 1500))).unwrap(), text(77, 1500));
+    assert_eq!(bench.read(&zlib).unwrap(), [b'a'; 5000]);
 }
 
 #[test]
@@ -465,7 +714,7 @@ fn a_rebuild_goes_on_behind_damage() {
     let places: Vec<_> = rebuilt.damaged.iter().map(|d| (d.file.clone(), d.offset)).collect();
     assert_eq!(
         places,
-        [(pack.clone(), 16), (pack.clone(), 16 + 3 * 1056), (pack, 16 + 9 * 1056), (raw_path, 0)]
+        [(raw_path, 0), (pack.clone(), 16), (pack.clone(), 16 + 3 * 1056), (pack, 16 + 9 * 1056)]
     );
     let bench = Bench::on(bench.dir, journal);
     for (i, id) in ids.iter().enumerate() {

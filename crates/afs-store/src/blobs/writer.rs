@@ -9,7 +9,7 @@
 use super::append::FILE_HEADER;
 use super::location::Packed;
 use super::pending::Pending;
-use super::record::Codec;
+use super::record::{Codec, pays};
 use super::{BlobStore, Core, Found};
 use crate::journal::Batch;
 use afs_types::{BlobId, Error, Reason, Result, limits};
@@ -51,14 +51,14 @@ impl WriterPack {
         Self { number, file, state: Mutex::new(state) }
     }
 
-    fn add(&self, codec: &mut Codec, id: &BlobId, plain: &[u8]) -> Result<Packed> {
+    fn add(&self, codec: &mut Codec, id: &BlobId, plain: &[u8], zlib: Option<&[u8]>) -> Result<Packed> {
         let mut state = self.state.lock();
         self.check(&state)?;
         if state.buffer.len() >= BUFFER {
             self.write_out(&mut state)?;
         }
         let offset = state.end();
-        let header = codec.encode(id, plain, &mut state.buffer);
+        let header = codec.encode(id, plain, zlib, &mut state.buffer);
         let header = header.map_err(|e| Error::io("compress a blob", e))?;
         let (stored_len, plain_len) = (header.stored_len, header.plain_len);
         let at = Packed { pack: self.number, offset, stored_len, plain_len };
@@ -79,6 +79,8 @@ impl WriterPack {
         written.map_err(|e| Error::io(format_args!("write pack {}", self.number), e))?;
         state.written += state.buffer.len() as u64;
         state.buffer.clear();
+        // A large blob went through: rare, and not worth its memory.
+        state.buffer.shrink_to(4 * BUFFER);
         Ok(())
     }
 
@@ -159,29 +161,56 @@ pub struct PackWriter {
     foreign: Vec<(Arc<WriterPack>, u64)>,
     blobs: usize,
     bytes: u64,
+    /// The last large file was there already, so the next may be, too: it is hashed before it is written.
+    known: bool,
 }
 
 impl PackWriter {
     pub(super) fn new(store: Arc<BlobStore>) -> Result<Self> {
         let codec = Codec::new().map_err(|e| Error::io("start zstd", e))?;
-        Ok(Self { store, codec, pack: None, foreign: Vec::new(), blobs: 0, bytes: 0 })
+        Ok(Self { store, codec, pack: None, foreign: Vec::new(), blobs: 0, bytes: 0, known: false })
     }
 
     /// Stores a blob, unless it is there. The id may be named in a batch only after [`PackWriter::finish`].
     pub fn put(&mut self, bytes: &[u8]) -> Result<BlobId> {
-        if bytes.len() as u64 >= limits::PACK_BLOB_BYTES {
+        self.put_packed(bytes, None)
+    }
+
+    /// The same for bytes of which the caller has a zlib stream (header and checksum included) that holds exactly them. The blob is kept as that stream
+    /// where it pays, so that nothing is compressed; a large one gets its raw file when it is first read. A stream of something else is found, as
+    /// `CORRUPT`, only when the blob is read.
+    pub fn put_deflated(&mut self, bytes: &[u8], zlib: &[u8]) -> Result<BlobId> {
+        self.put_packed(bytes, Some(zlib))
+    }
+
+    /// Whether the store has this blob. If so, it may be named like one that was put here.
+    pub fn reuse(&mut self, id: &BlobId) -> Result<bool> {
+        let store = Arc::clone(&self.store);
+        match store.find(id)? {
+            Found::Durable => Ok(true),
+            Found::Pending(pending) => {
+                self.rely_on(pending);
+                Ok(true)
+            }
+            Found::Absent(_) => Ok(false),
+        }
+    }
+
+    fn put_packed(&mut self, bytes: &[u8], zlib: Option<&[u8]>) -> Result<BlobId> {
+        let len = bytes.len() as u64;
+        let fits = zlib.is_some_and(|z| pays(z.len(), bytes.len()) && len <= limits::MAX_PACKED_BLOB_BYTES);
+        if len >= limits::PACK_BLOB_BYTES && !fits {
             return self.store.put(bytes);
         }
         let store = Arc::clone(&self.store);
         let id = store.hash(bytes);
         match store.find(&id)? {
             Found::Durable => {}
-            Found::Pending(Pending::Owned(at, pack)) => self.note(&pack, at.end()),
-            Found::Pending(_) => {}
+            Found::Pending(pending) => self.rely_on(pending),
             Found::Absent(claim) => {
                 store.reserve.admit(bytes.len() as u64)?;
                 let pack = self.pack()?;
-                let at = pack.add(&mut self.codec, &id, bytes)?;
+                let at = pack.add(&mut self.codec, &id, bytes, zlib)?;
                 claim.stored(Pending::Owned(at, pack));
                 self.blobs += 1;
                 self.bytes += at.end() - at.offset;
@@ -197,7 +226,14 @@ impl PackWriter {
     /// Stores a file of `len` bytes, unless it is there; otherwise like [`PackWriter::put`].
     pub fn put_file(&mut self, file: &File, len: u64) -> Result<BlobId> {
         if len >= limits::PACK_BLOB_BYTES {
-            return self.store.put_file(file, len);
+            if self.known
+                && let Some(id) = self.store.known_file(file, len)?
+            {
+                return Ok(id);
+            }
+            let (id, known) = self.store.put_large_file(file, len)?;
+            self.known = known;
+            return Ok(id);
         }
         let mut bytes = vec![0; len as usize];
         super::read_all(file, &mut bytes)?;
@@ -246,13 +282,15 @@ impl PackWriter {
         Ok(pack)
     }
 
-    fn note(&mut self, pack: &Arc<WriterPack>, end: u64) {
+    /// Remembers whose pack holds a blob that this writer's caller is going to name. What is not in a writer's pack is covered by the next group anyway.
+    fn rely_on(&mut self, pending: Pending) {
+        let Pending::Owned(at, pack) = pending else { return };
         if self.pack.as_ref().is_some_and(|own| own.number == pack.number) {
             return;
         }
         match self.foreign.iter_mut().find(|(known, _)| known.number == pack.number) {
-            Some((_, far)) => *far = end.max(*far),
-            None => self.foreign.push((Arc::clone(pack), end)),
+            Some((_, far)) => *far = at.end().max(*far),
+            None => self.foreign.push((pack, at.end())),
         }
     }
 }
