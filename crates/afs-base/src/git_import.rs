@@ -1,22 +1,23 @@
 //! A commit becomes a base: trees level by level, then blobs in the order of the packs, then `.git`.
 //!
 //! Guarantees: no checkout, no filter, no attribute, no submodule: entries hold exactly the bytes of the commit's
-//! blobs. Memory is bounded by the entries of the tree, one object per thread and the delta caches.
+//! blobs. What an earlier base of the same source has stored is not read again. Memory is bounded by the entries of the
+//! tree and of that base, one object per thread and the kept delta bases.
 
 use crate::child::{Call, Git, cancelled};
 use crate::git_dir::{self, GitDir};
 use crate::hostile::hostile;
 use crate::mirror::{Mirror, Source};
 use crate::object::{Commit, Mode, Oid, hex, join, parse_tree};
-use crate::packs::{self, Kind, Object, Packs, Reader};
+use crate::packs::{self, Kind, Object, Packs, Place, Reader};
 use crate::refs::{Head, Refs};
 use crate::sink::{Sink, Target};
 use crate::temp::Scratch;
 use crate::{GitBase, ImportDirs, Imported, Owner, Progress};
-use afs_core::base::{BaseBuilder, NewEntry, NodeHandle, NodeKind};
+use afs_core::base::{BaseBuilder, BaseTable, NewEntry, NodeHandle, NodeKind};
 use afs_store::BlobStore;
 use afs_types::{BlobId, Error, Reason, Result, Rng, limits};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -28,6 +29,8 @@ pub(crate) struct Job<'a> {
     pub(crate) rng: &'a dyn Rng,
     pub(crate) now_ns: i64,
     pub(crate) owner: Owner,
+    /// An earlier base of the same source.
+    pub(crate) known: Option<&'a BaseTable>,
     pub(crate) progress: &'a dyn Progress,
 }
 
@@ -266,25 +269,22 @@ impl Import<'_> {
             wanted.push((place, oid, node));
         }
         wanted.sort_unstable();
-        let links: HashMap<Oid, ()> =
-            tree.nodes.iter().filter(|n| n.mode == Mode::Symlink).map(|n| (n.oid, ())).collect();
+        let links: HashSet<Oid> =
+            tree.nodes.iter().filter(|n| n.mode == Mode::Symlink).map(|n| n.oid).collect();
+        let store = Storing {
+            import: self,
+            tree,
+            links,
+            known: self.job.known.map(contents_of).unwrap_or_default(),
+            bases: self.packs.bases(wanted.iter().map(|w| w.0)),
+        };
         let work = Work::new(files.len() + wanted.len(), self.job.progress);
         let mut stored = work.run(
             "storing files",
-            || Ok((self.packs.reader(), self.target.sink()?)),
-            |(reader, sink), i| {
-                let Some(i) = i.checked_sub(files.len()) else { return store_file(&files[i], sink) };
-                let (place, oid, node) = &wanted[i];
-                match reader.read_at(oid, *place)? {
-                    Object::Whole(Kind::Blob, bytes) => {
-                        if links.contains_key(oid) {
-                            check_link(tree, oid, bytes)?;
-                        }
-                        Ok((sink.put(bytes)?, bytes.len() as u64))
-                    }
-                    Object::Whole(kind, _) => Err(packs::wrong_kind(oid, kind, Kind::Blob)),
-                    Object::TooLarge => self.store_large(oid, &tree.path_of(*node), sink),
-                }
+            || Ok((self.packs.reader_keeping(&store.bases), self.target.sink()?)),
+            |(reader, sink), i| match i.checked_sub(files.len()) {
+                None => store_file(&files[i], sink),
+                Some(i) => store.blob(&wanted[i], reader, sink),
             },
             |(_, sink)| sink.finish(),
         )?;
@@ -305,6 +305,58 @@ impl Import<'_> {
             return Err(hostile(path, "a file larger than 16 TiB"));
         }
         Ok(content)
+    }
+}
+
+/// The files of a base by git's name of their content. Only of the same source: another one's word for what is in a blob is not taken.
+fn contents_of(base: &BaseTable) -> Contents {
+    let rows = (1..=base.len()).filter_map(|position| base.at(position));
+    rows.filter(|entry| entry.kind == NodeKind::File)
+        .filter_map(|entry| Some((entry.git_oid?, (entry.blob, entry.size))))
+        .collect()
+}
+
+/// What the threads that store blobs share.
+struct Storing<'a> {
+    import: &'a Import<'a>,
+    tree: &'a Tree,
+    /// Blobs that are targets of symbolic links.
+    links: HashSet<Oid>,
+    /// What an earlier import stored.
+    known: Contents,
+    /// Wanted objects that other wanted ones are made from.
+    bases: HashSet<Place>,
+}
+
+impl Storing<'_> {
+    /// Stores one blob; `node` is an entry that has it.
+    fn blob(
+        &self,
+        (place, oid, node): &(Place, Oid, u32),
+        reader: &mut Reader<'_>,
+        sink: &mut Sink<'_>,
+    ) -> Result<Content> {
+        // A link's target is read again, to be checked.
+        let is_link = self.links.contains(oid);
+        if let Some(content) = self.known.get(oid).filter(|_| !is_link)
+            && sink.reuse(&content.0)?
+        {
+            return Ok(*content);
+        }
+        match reader.read_at(oid, *place)? {
+            Object::Whole { kind: Kind::Blob, bytes, zlib } => {
+                if is_link {
+                    check_link(self.tree, oid, bytes)?;
+                }
+                let blob = match zlib {
+                    Some(zlib) => sink.put_deflated(bytes, zlib)?,
+                    None => sink.put(bytes)?,
+                };
+                Ok((blob, bytes.len() as u64))
+            }
+            Object::Whole { kind, .. } => Err(packs::wrong_kind(oid, kind, Kind::Blob)),
+            Object::TooLarge => self.import.store_large(oid, &self.tree.path_of(*node), sink),
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 mod child;
 mod clone_local;
 mod commit;
+mod delta;
 mod git_cache;
 mod git_dir;
 mod git_import;
@@ -123,7 +124,7 @@ pub struct Owner {
     pub gid: u32,
 }
 
-/// Imports `spec`. See [`import_as`]; the owner is 0:0.
+/// Imports `spec`. See [`Import::run`]; the owner is 0:0, and nothing is known from before.
 pub fn import(
     spec: &ImportSpec,
     dirs: &ImportDirs,
@@ -132,41 +133,54 @@ pub fn import(
     now_ns: i64,
     progress: &dyn Progress,
 ) -> Result<Imported> {
-    import_as(spec, dirs, blobs, rng, now_ns, Owner::default(), progress)
+    Import { dirs, blobs, rng, now_ns, owner: Owner::default(), known: None, progress }.run(spec)
 }
 
-/// Imports `spec` into blobs and a table.
-///
-/// `HOSTILE_TREE` for what is never imported, `SOURCE_UNAVAILABLE` if the source cannot be reached,
-/// `INVALID_ARGUMENT` for a bad URL or an unknown reference, `PERMISSION_DENIED` for an unreadable file,
-/// `UNAVAILABLE` if cancelled.
-pub fn import_as(
-    spec: &ImportSpec,
-    dirs: &ImportDirs,
-    blobs: &Arc<BlobStore>,
-    rng: &dyn Rng,
-    now_ns: i64,
-    owner: Owner,
-    progress: &dyn Progress,
-) -> Result<Imported> {
-    let mut seed = [0; 8];
-    rng.fill(&mut seed);
-    let builder = BaseBuilder::new(u64::from_le_bytes(seed));
-    match spec {
-        ImportSpec::Git { url, reference } => {
-            let job = git_import::Job { blobs, rng, now_ns, owner, progress };
-            job.run(url, reference.as_deref(), dirs, builder)
-        }
-        ImportSpec::Local { path } => local::import(path, dirs, blobs, builder, progress),
-        ImportSpec::Empty => {
-            let mut builder = builder;
-            builder.root(NewEntry {
-                uid: owner.uid,
-                gid: owner.gid,
-                mtime_ns: now_ns,
-                ..NewEntry::new(NodeKind::Dir, 0o755)
-            });
-            finish(builder, 0)
+/// What an import needs beside the source.
+pub struct Import<'a> {
+    /// Where its own files are.
+    pub dirs: &'a ImportDirs,
+    /// Where contents go.
+    pub blobs: &'a Arc<BlobStore>,
+    /// For names of temporary files and the table's seed.
+    pub rng: &'a dyn Rng,
+    /// The time, in nanoseconds since 1970.
+    pub now_ns: i64,
+    /// Owner of what comes from git.
+    pub owner: Owner,
+    /// An earlier base of the same source, whose contents need not be read again as far as git's names of them are the same. Never of another source:
+    /// what stands in it is believed.
+    pub known: Option<&'a BaseTable>,
+    /// Who watches.
+    pub progress: &'a dyn Progress,
+}
+
+impl Import<'_> {
+    /// Imports `spec` into blobs and a table.
+    ///
+    /// `HOSTILE_TREE` for what is never imported, `SOURCE_UNAVAILABLE` if the source cannot be reached,
+    /// `INVALID_ARGUMENT` for a bad URL or an unknown reference, `PERMISSION_DENIED` for an unreadable file,
+    /// `UNAVAILABLE` if cancelled.
+    pub fn run(&self, spec: &ImportSpec) -> Result<Imported> {
+        let Self { dirs, blobs, rng, now_ns, owner, known, progress } = *self;
+        let mut seed = [0; 8];
+        rng.fill(&mut seed);
+        let mut builder = BaseBuilder::new(u64::from_le_bytes(seed));
+        match spec {
+            ImportSpec::Git { url, reference } => {
+                let job = git_import::Job { blobs, rng, now_ns, owner, known, progress };
+                job.run(url, reference.as_deref(), dirs, builder)
+            }
+            ImportSpec::Local { path } => local::import(path, dirs, blobs, builder, progress),
+            ImportSpec::Empty => {
+                builder.root(NewEntry {
+                    uid: owner.uid,
+                    gid: owner.gid,
+                    mtime_ns: now_ns,
+                    ..NewEntry::new(NodeKind::Dir, 0o755)
+                });
+                finish(builder, 0)
+            }
         }
     }
 }

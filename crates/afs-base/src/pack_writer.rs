@@ -112,6 +112,15 @@ impl PackWriter {
         Ok(oid)
     }
 
+    /// Adds an entry as it is, so that tests can make packs that no git would.
+    #[cfg(test)]
+    pub(crate) fn add_entry(&mut self, oid: Oid, entry: &[u8]) -> Result<u64> {
+        let offset = self.at;
+        self.write_raw(entry)?;
+        self.objects.insert(oid, Place { offset, crc: crc32(0, entry) });
+        Ok(offset)
+    }
+
     /// Makes the pack and its index durable and visible. None if it holds no object.
     pub(crate) fn finish(mut self) -> Result<Option<PathBuf>> {
         if self.objects.is_empty() {

@@ -1,20 +1,32 @@
 //! Reading of objects from the packs of a bare repository.
 //!
-//! Guarantees: an object is found or the error says which is missing; no object makes us allocate more than
-//! [`MAX_IN_MEMORY`]. A [`Packs`] is shared by threads, a [`Reader`] belongs to one and caches delta bases.
-//! Deliberately absent: loose objects (a mirror has none, see [`crate::mirror`]) and writing.
+//! Guarantees: an object is found or the error says which is missing; no object makes us hold more than
+//! [`MAX_IN_MEMORY`] beside the kept bases, whatever a pack says, and no chain of deltas is endless. A [`Packs`] is shared by threads, a [`Reader`]
+//! belongs to one; it keeps what deltas are made from, so that a family of deltas costs one inflating of each.
+//! Deliberately absent: loose objects (a mirror has none, see [`crate::mirror`]), writing, and a check of object names:
+//! git makes it when it fetches, and for a repository on this machine its owner is trusted as by `git clone --local`.
 
+#[cfg(test)]
+mod tests;
+
+use crate::delta::Delta;
 use crate::object::{Commit, Oid, hex, parse_commit};
 use afs_types::{Error, Reason, Result};
-use gix::odb::pack::cache::lru::MemoryCappedHashmap;
-use gix::odb::pack::data::decode::entry::ResolvedBase;
+use gix::odb::pack::data::entry::Header;
 use gix::odb::pack::{data, index};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// Larger objects are never decoded in memory: callers stream them through the `git` program.
 pub(crate) const MAX_IN_MEMORY: usize = 64 << 20;
-/// Delta bases kept per thread, in bytes.
-const CACHE_BYTES: usize = 48 << 20;
+/// Bytes of what deltas are made from, kept per thread.
+const BASES_BYTES: usize = 48 << 20;
+/// Longest chain of deltas; git makes none that is longer.
+const MAX_CHAIN: usize = 4095;
+/// A buffer larger than this is given back after use.
+const KEEP_BUFFER: usize = 4 << 20;
+const BAD_DELTA: &str = "a delta is damaged";
 
 struct Pack {
     index: index::File,
@@ -22,13 +34,10 @@ struct Pack {
 }
 
 impl Pack {
-    fn open(path: &Path, id: u32) -> Result<Self> {
+    fn open(path: &Path) -> Result<Self> {
         let idx = path.with_extension("idx");
         let index = index::File::at(&idx, gix::hash::Kind::Sha1).map_err(|e| damaged(&idx, e))?;
         let data = data::File::at(path, gix::hash::Kind::Sha1).map_err(|e| damaged(path, e))?;
-        let mut data = data.with_alloc_limit_bytes(Some(MAX_IN_MEMORY));
-        // The delta cache is keyed by this number: it must be unique in a `Packs`.
-        data.id = id;
         Ok(Self { index, data })
     }
 }
@@ -39,7 +48,7 @@ pub(crate) struct Packs {
 }
 
 /// Where an object lies; sorts in the order that reads a disk and delta chains well.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct Place {
     pack: u32,
     offset: u64,
@@ -78,7 +87,7 @@ impl Packs {
                 paths.extend(list(dir)?);
             }
             let opened = paths.iter().try_for_each(|path| {
-                packs.push(Pack::open(path, packs.len() as u32)?);
+                packs.push(Pack::open(path)?);
                 Ok(())
             });
             tries += 1;
@@ -100,13 +109,114 @@ impl Packs {
         })
     }
 
+    /// Objects among these that others among them are made from.
+    pub(crate) fn bases(&self, places: impl Iterator<Item = Place>) -> HashSet<Place> {
+        // What cannot be read is found, and named, when it is read.
+        let base = |place: Place| {
+            let pack = &self.packs[place.pack as usize];
+            let entry = pack.data.entry(place.offset).ok()?;
+            entry.header.is_delta().then(|| pack.base_of(place, &entry).ok()).flatten()
+        };
+        places.filter_map(base).collect()
+    }
+
     /// A reader for one thread.
     pub(crate) fn reader(&self) -> Reader<'_> {
         Reader {
             packs: self,
-            cache: MemoryCappedHashmap::new(CACHE_BYTES),
+            known: Bases::default(),
+            kept: None,
             inflate: gix::zlib::Inflate::default(),
             buffer: Vec::new(),
+            delta: Vec::new(),
+        }
+    }
+
+    /// A reader that keeps the objects named in `bases` from when it first meets them.
+    pub(crate) fn reader_keeping<'a>(&'a self, bases: &'a HashSet<Place>) -> Reader<'a> {
+        Reader { kept: Some(bases), ..self.reader() }
+    }
+}
+
+/// Why an object cannot be read; whoever knows its name makes an error of it.
+enum Fault {
+    TooLarge,
+    Damaged(String),
+}
+
+impl From<gix::Error> for Fault {
+    fn from(e: gix::Error) -> Self {
+        Self::Damaged(e.to_string())
+    }
+}
+
+fn fault(what: &str) -> Fault {
+    Fault::Damaged(what.to_owned())
+}
+
+impl Pack {
+    /// Inflates an entry into exactly `out`; returns the zlib stream that it is in the pack.
+    fn inflate(
+        &self,
+        inflate: &mut gix::zlib::Inflate,
+        entry: &data::Entry,
+        out: &mut [u8],
+    ) -> Result<&[u8], Fault> {
+        let end = self.data.data_len() as u64;
+        let input = self.data.entry_slice(entry.data_offset.min(end)..end).unwrap_or_default();
+        inflate.reset();
+        let (status, used, made) = inflate.once(input, out)?;
+        if status != gix::zlib::Status::StreamEnd || made != out.len() {
+            return Err(fault("its length is not the one in its header"));
+        }
+        Ok(&input[..used])
+    }
+
+    /// What a delta is made from; always in the same pack.
+    fn base_of(&self, place: Place, entry: &data::Entry) -> Result<Place, Fault> {
+        let offset = match &entry.header {
+            Header::OfsDelta { base_distance } if *base_distance > 0 => place
+                .offset
+                .checked_sub(*base_distance)
+                .ok_or_else(|| fault("it stands on bytes before the pack"))?,
+            Header::RefDelta { base_id } => {
+                let at = self
+                    .index
+                    .lookup(base_id)
+                    .ok_or_else(|| fault("what it is made from is not in the pack"))?;
+                self.index.pack_offset_at_index(at)
+            }
+            _ => return Err(fault("it is made from itself")),
+        };
+        Ok(Place { offset, ..place })
+    }
+}
+
+/// Objects that others are made from, the oldest forgotten first.
+#[derive(Default)]
+struct Bases {
+    all: HashMap<Place, (Kind, Rc<Vec<u8>>)>,
+    order: VecDeque<Place>,
+    bytes: usize,
+}
+
+impl Bases {
+    fn get(&self, place: Place) -> Option<(Kind, Rc<Vec<u8>>)> {
+        self.all.get(&place).cloned()
+    }
+
+    fn keep(&mut self, place: Place, kind: Kind, bytes: Rc<Vec<u8>>) {
+        if bytes.len() > BASES_BYTES / 4 || self.all.contains_key(&place) {
+            return;
+        }
+        self.bytes += bytes.len();
+        self.all.insert(place, (kind, bytes));
+        self.order.push_back(place);
+        while self.bytes > BASES_BYTES {
+            let Some((_, gone)) = self.order.pop_front().and_then(|oldest| self.all.remove(&oldest)) else {
+                return;
+            };
+            self.bytes -= gone.len();
         }
     }
 }
@@ -114,50 +224,118 @@ impl Packs {
 /// Reads objects; one per thread.
 pub(crate) struct Reader<'a> {
     packs: &'a Packs,
-    cache: MemoryCappedHashmap,
+    known: Bases,
+    kept: Option<&'a HashSet<Place>>,
     inflate: gix::zlib::Inflate,
+    /// The newest object, and what an earlier one needed more.
     buffer: Vec<u8>,
+    delta: Vec<u8>,
 }
 
 /// The outcome of reading an object.
 pub(crate) enum Object<'a> {
-    Whole(Kind, &'a [u8]),
+    Whole {
+        kind: Kind,
+        bytes: &'a [u8],
+        /// The zlib stream of these bytes in the pack, if the object is not a delta.
+        zlib: Option<&'a [u8]>,
+    },
     /// More than [`MAX_IN_MEMORY`] would be needed.
     TooLarge,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     /// Reads the object at `place`; `oid` is for errors.
     pub(crate) fn read_at(&mut self, oid: &Oid, place: Place) -> Result<Object<'_>> {
-        let pack = &self.packs.packs[place.pack as usize];
-        let path = pack.data.path();
-        let bad = |e: gix::Error| damaged(path, format_args!("object {}: {e}", hex(oid)));
-        let entry = pack.data.entry(place.offset).map_err(bad)?;
-        let resolve = |id: &gix::oid, _: &mut Vec<u8>| -> gix::Result<Option<ResolvedBase>> {
-            let Some(at) = pack.index.lookup(id) else { return Ok(None) };
-            let base = pack.data.entry(pack.index.pack_offset_at_index(at))?;
-            Ok(Some(ResolvedBase::InPack(base)))
-        };
-        let read =
-            pack.data.decode_entry(entry, &mut self.buffer, &mut self.inflate, &resolve, &mut self.cache);
-        let outcome = match read {
-            Ok(outcome) => outcome,
-            Err(e) if gix::error::classify(&e).is_resource_exhausted() => return Ok(Object::TooLarge),
-            Err(e) => return Err(bad(e)),
-        };
-        // Large objects are rare: do not keep their memory. (`outcome.object_size` is wrong for what came from the cache.)
-        if self.buffer.capacity() > 4 << 20 && self.buffer.len() < 1 << 20 {
-            self.buffer.shrink_to(1 << 20);
+        // Large objects are rare: their memory is not kept.
+        if self.buffer.len() > KEEP_BUFFER {
+            self.buffer = Vec::new();
         }
-        Ok(Object::Whole(outcome.kind, &self.buffer))
+        if self.delta.len() > KEEP_BUFFER {
+            self.delta = Vec::new();
+        }
+        match self.load(place) {
+            Ok((kind, len, zlib)) => Ok(Object::Whole { kind, bytes: &self.buffer[..len], zlib }),
+            Err(Fault::TooLarge) => Ok(Object::TooLarge),
+            Err(Fault::Damaged(what)) => {
+                let path = self.packs.packs[place.pack as usize].data.path();
+                Err(damaged(path, format_args!("object {}: {what}", hex(oid))))
+            }
+        }
+    }
+
+    /// Puts an object into the buffer. Returns its kind, its length, and the stream it came from, if it came from one.
+    fn load(&mut self, place: Place) -> Result<(Kind, usize, Option<&'a [u8]>), Fault> {
+        let packs = self.packs;
+        let pack = &packs.packs[place.pack as usize];
+        let entry = pack.data.entry(place.offset)?;
+        let Some(kind) = entry.header.as_kind() else {
+            let (kind, len) = self.load_delta(pack, place, entry)?;
+            return Ok((kind, len, None));
+        };
+        let len = in_memory(entry.decompressed_size, 0)?;
+        let zlib = pack.inflate(&mut self.inflate, &entry, room(&mut self.buffer, len))?;
+        self.keep_if_base(place, kind, len);
+        Ok((kind, len, Some(zlib)))
+    }
+
+    fn keep_if_base(&mut self, place: Place, kind: Kind, len: usize) {
+        if self.kept.is_some_and(|bases| bases.contains(&place)) {
+            self.known.keep(place, kind, Rc::new(self.buffer[..len].to_vec()));
+        }
+    }
+
+    /// The same for a delta: up to something known or whole, then down again, delta by delta.
+    fn load_delta(&mut self, pack: &Pack, place: Place, entry: data::Entry) -> Result<(Kind, usize), Fault> {
+        let mut chain = Vec::new();
+        let (mut at, mut entry) = (place, entry);
+        let (kind, mut base) = loop {
+            if let Some(known) = self.known.get(at) {
+                break known;
+            }
+            if let Some(kind) = entry.header.as_kind() {
+                let mut bytes = vec![0; in_memory(entry.decompressed_size, 0)?];
+                pack.inflate(&mut self.inflate, &entry, &mut bytes)?;
+                let bytes = Rc::new(bytes);
+                self.known.keep(at, kind, Rc::clone(&bytes));
+                break (kind, bytes);
+            }
+            let next = pack.base_of(at, &entry)?;
+            if chain.len() == MAX_CHAIN {
+                return Err(fault("it is made from more than 4,095 others, one of another"));
+            }
+            chain.push((at, entry));
+            (at, entry) = (next, pack.data.entry(next.offset)?);
+        };
+        let mut len = base.len();
+        let steps = chain.len();
+        for (step, (at, entry)) in chain.into_iter().rev().enumerate() {
+            let delta_len = in_memory(entry.decompressed_size, base.len() as u64)?;
+            let bytes = room(&mut self.delta, delta_len);
+            pack.inflate(&mut self.inflate, &entry, bytes)?;
+            let delta = Delta::parse(bytes).ok_or_else(|| fault(BAD_DELTA))?;
+            len = in_memory(delta.result_len, (base.len() + delta_len) as u64)?;
+            if step + 1 == steps {
+                delta.apply(&base, room(&mut self.buffer, len)).ok_or_else(|| fault(BAD_DELTA))?;
+                self.keep_if_base(at, kind, len);
+                return Ok((kind, len));
+            }
+            let mut result = vec![0; len];
+            delta.apply(&base, &mut result).ok_or_else(|| fault(BAD_DELTA))?;
+            base = Rc::new(result);
+            self.known.keep(at, kind, Rc::clone(&base));
+        }
+        // The object itself was known.
+        room(&mut self.buffer, len).copy_from_slice(&base);
+        Ok((kind, len))
     }
 
     /// Reads an object of a kind that must be small enough and must be there.
     pub(crate) fn expect(&mut self, oid: &Oid, want: Kind) -> Result<&[u8]> {
         let Some(place) = self.packs.find(oid) else { return Err(missing(oid)) };
         match self.read_at(oid, place)? {
-            Object::Whole(kind, bytes) if kind == want => Ok(bytes),
-            Object::Whole(kind, _) => Err(wrong_kind(oid, kind, want)),
+            Object::Whole { kind, bytes, .. } if kind == want => Ok(bytes),
+            Object::Whole { kind, .. } => Err(wrong_kind(oid, kind, want)),
             Object::TooLarge => {
                 Err(Error::new(Reason::HostileTree, format!("{want} {} is larger than 64 MiB", hex(oid))))
             }
@@ -168,6 +346,20 @@ impl Reader<'_> {
     pub(crate) fn commit(&mut self, oid: &Oid) -> Result<Commit> {
         parse_commit(self.expect(oid, Kind::Commit)?)
     }
+}
+
+/// A length from outside, if it and what is there already fit into memory.
+fn in_memory(len: u64, beside: u64) -> Result<usize, Fault> {
+    let fits = len.checked_add(beside).is_some_and(|all| all <= MAX_IN_MEMORY as u64);
+    if fits { Ok(len as usize) } else { Err(Fault::TooLarge) }
+}
+
+/// The first `len` bytes of a buffer that only grows: clearing it each time would cost as much as reading small objects does.
+fn room(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
+    if buffer.len() < len {
+        buffer.resize(len, 0);
+    }
+    &mut buffer[..len]
 }
 
 /// An object that should be there is not.

@@ -47,6 +47,20 @@ impl Sink<'_> {
         self.note(id, bytes.len() as u64)
     }
 
+    /// Stores bytes that came out of a zlib stream.
+    pub(crate) fn put_deflated(&mut self, bytes: &[u8], zlib: &[u8]) -> Result<Option<BlobId>> {
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let id = self.writer.put_deflated(bytes, zlib)?;
+        self.note(id, bytes.len() as u64)
+    }
+
+    /// Whether the store has a content of an earlier import; if so, it may be named again.
+    pub(crate) fn reuse(&mut self, blob: &Option<BlobId>) -> Result<bool> {
+        blob.as_ref().map_or(Ok(true), |id| self.writer.reuse(id))
+    }
+
     /// Stores the first `len` bytes of a file.
     pub(crate) fn put_file(&mut self, file: &File, len: u64) -> Result<Option<BlobId>> {
         if len == 0 {
@@ -56,9 +70,12 @@ impl Sink<'_> {
         self.note(id, len)
     }
 
-    /// A large blob has a file of its own, which appears when it is durable: without one it is new.
+    /// A large blob that is not in a pack has a file of its own, which appears when it is durable: without one it is new.
     fn note(&self, id: BlobId, len: u64) -> Result<Option<BlobId>> {
-        if len >= limits::PACK_BLOB_BYTES && self.target.store.raw_file(&id)?.is_none() {
+        if len >= limits::PACK_BLOB_BYTES
+            && self.target.store.stat(&id)?.is_some_and(|stat| stat.raw)
+            && self.target.store.raw_file(&id)?.is_none()
+        {
             self.target.large.lock().unwrap_or_else(|e| e.into_inner()).insert(id, len);
         }
         Ok(Some(id))

@@ -3,13 +3,14 @@
 
 mod common;
 
-use afs_base::{ImportSpec, NoProgress, Progress};
+use afs_base::{Import, ImportSpec, NoProgress, Progress};
 use afs_core::base::NodeKind;
 use afs_types::{Reason, SystemRng};
 use common::*;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -226,6 +227,103 @@ fn what_is_imported_twice_is_stored_once() {
     assert!(first.stored_bytes > 1_000_000);
     // The two tables have other seeds, and the index other inode numbers only if the tree differs.
     assert!(again.stored_bytes < 100_000, "{}", again.stored_bytes);
+}
+
+/// The file of the pack in a mirror that holds an object, and the object's offset in it.
+fn find_object(mirror: &Path, oid: &str) -> (PathBuf, u64) {
+    for entry in fs::read_dir(mirror.join("objects/pack")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "idx") {
+            let list = git(mirror, &[OsStr::new("verify-pack"), OsStr::new("-v"), path.as_os_str()]);
+            let line = list.lines().find(|l| l.starts_with(oid));
+            if let Some(line) = line {
+                let offset = line.split_whitespace().nth(4).unwrap().parse().unwrap();
+                return (path.with_extension("pack"), offset);
+            }
+        }
+    }
+    panic!("{oid} is in no pack");
+}
+
+#[test]
+fn what_the_base_before_has_is_not_read_again() {
+    let world = World::new();
+    let repo = Repo::rich(world.path("repo"));
+    let first = world.import_git(&repo, None).unwrap();
+    repo.write("later", b"later");
+    repo.write("src/m0/f0.txt", b"changed");
+    repo.commit_all("later");
+    let known = table_of(&first);
+    let import = |known| {
+        let imported = Import {
+            dirs: &world.dirs,
+            blobs: &world.blobs,
+            rng: &SystemRng,
+            now_ns: NOW_NS,
+            owner: Default::default(),
+            known,
+            progress: &NoProgress,
+        };
+        imported.run(&repo.spec(None))
+    };
+    let second = import(None).unwrap();
+    // Damage two files in the mirror, a large one and a small one, neither of which has changed.
+    let mirror = first.git.as_ref().unwrap().mirror.clone();
+    let places =
+        ["big.bin", "README.md"].map(|path| find_object(&mirror, &repo.rev(&format!("HEAD:{path}"))));
+    for (pack, offset) in places {
+        let mut bytes = fs::read(&pack).unwrap();
+        let at = offset as usize + 8;
+        bytes[at..at + 4].iter_mut().for_each(|b| *b ^= 0x5a);
+        fs::remove_file(&pack).unwrap();
+        fs::write(&pack, bytes).unwrap();
+    }
+    assert_eq!(import(None).unwrap_err().reason, Reason::Corrupt);
+    let again = import(Some(&known)).unwrap();
+    let (second, again) = (table_of(&second), table_of(&again));
+    let (second, again) = (paths(&second), paths(&again));
+    assert_eq!(second.len(), again.len());
+    for (path, entry) in &again {
+        assert_eq!(
+            (entry.blob, entry.size, entry.git_oid),
+            (second[path].blob, second[path].size, second[path].git_oid)
+        );
+    }
+    assert_eq!(world.content(&again[&b"/later"[..]]), b"later");
+    // A base whose blobs are gone is no help and does no harm.
+    let other = World::new();
+    let elsewhere = Import {
+        dirs: &other.dirs,
+        blobs: &other.blobs,
+        rng: &SystemRng,
+        now_ns: NOW_NS,
+        owner: Default::default(),
+        known: Some(&known),
+        progress: &NoProgress,
+    };
+    let imported = elsewhere.run(&repo.spec(None)).unwrap();
+    let table = table_of(&imported);
+    assert_eq!(other.content(&find(&table, "README.md").unwrap()), b"hello\n");
+}
+
+#[test]
+fn a_link_to_what_was_a_file_is_checked() {
+    let world = World::new();
+    let repo = Repo::new(world.path("repo"));
+    let blob = repo.object("blob", b"with\0nul");
+    repo.commit_raw_tree(&[("100644", b"file", &blob)]);
+    let known = table_of(&world.import_git(&repo, None).unwrap());
+    repo.commit_raw_tree(&[("120000", b"link", &blob)]);
+    let import = Import {
+        dirs: &world.dirs,
+        blobs: &world.blobs,
+        rng: &SystemRng,
+        now_ns: NOW_NS,
+        owner: Default::default(),
+        known: Some(&known),
+        progress: &NoProgress,
+    };
+    hostile(import.run(&repo.spec(None)), "link");
 }
 
 #[test]
