@@ -40,12 +40,15 @@ struct Supply {
     ordered: Option<(Ino, Position)>,
 }
 
+/// The table of a version, mapped.
+pub(crate) fn open_base(shared: &Shared, record: &VersionRec) -> Result<BaseTable> {
+    let path = shared.config.bases().join(&record.digest);
+    BaseTable::open(map_file(&path)?).map_err(|e| e.with("file", path.display().to_string()))
+}
+
 impl Family {
     pub(crate) fn open(shared: &Shared, version: VersionId, record: VersionRec) -> Result<Arc<Self>> {
-        let path = shared.config.bases().join(&record.digest);
-        let base = Arc::new(
-            BaseTable::open(map_file(&path)?).map_err(|e| e.with("file", path.display().to_string()))?,
-        );
+        let base = Arc::new(open_base(shared, &record)?);
         let next = read_u64(&*shared.ports.journal, &mark_name(&version))?.unwrap_or(base.max_ino() + 1);
         let supply = Mutex::new(Supply { ready: next..next, ordered: None });
         Ok(Arc::new(Self { version, record, base, supply, is_supplied: AtomicBool::new(false) }))

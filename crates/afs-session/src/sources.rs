@@ -5,10 +5,12 @@
 //! are; the same source and commit give the same version at once. Versions never change.
 
 use crate::engine::Engine;
+use crate::family::open_base;
 use crate::lifecycle::{Page, Room, check_labels, check_text, page_size};
 use crate::records::{Labels, SourceRec, Stored, VersionRec};
 use crate::requests::{Attempt, Begin};
-use afs_base::{ImportDirs, ImportSpec, Imported, Progress};
+use afs_base::{ImportDirs, ImportSpec, Imported, Owner, Progress};
+use afs_core::base::BaseTable;
 use afs_store::{Batch, Space};
 use afs_types::{Error, Reason, RequestId, Result, SourceId, VersionId, limits};
 use parking_lot::{Condvar, Mutex};
@@ -387,7 +389,17 @@ impl Engine {
         }
         let now = self.shared.now_ns();
         let ports = &self.shared.ports;
-        let imported = afs_base::import(spec, &dirs, &ports.blobs, &*ports.rng, now, progress)?;
+        let known = self.newest_base(id)?;
+        let import = afs_base::Import {
+            dirs: &dirs,
+            blobs: &ports.blobs,
+            rng: &*ports.rng,
+            now_ns: now,
+            owner: Owner::default(),
+            known: known.as_ref(),
+            progress,
+        };
+        let imported = import.run(spec)?;
         let version = VersionId::from_ulid(ports.ids.next_ulid());
         let record = self.keep_base(id, &imported, now)?;
         let mut batch = Batch::new();
@@ -396,6 +408,21 @@ impl Engine {
             batch.put(Space::Name, key, version.as_str());
         }
         self.set_head(id, version, batch)
+    }
+
+    /// The table of a source's newest version: what it names need not be stored again.
+    fn newest_base(&self, id: &SourceId) -> Result<Option<BaseTable>> {
+        let Some(head) = self.source_record(id)?.head else { return Ok(None) };
+        let record: Option<VersionRec> = self.shared.read(Space::Version, head.as_str().as_bytes())?;
+        let Some(record) = record else { return Ok(None) };
+        match open_base(&self.shared, &record) {
+            Ok(base) => Ok(Some(base)),
+            Err(error) => {
+                // Its sessions hear of it when they open it; a new version can be made without it, only slower.
+                tracing::warn!(source = %id, version = %head, ?error, "import without the version before");
+                Ok(None)
+            }
+        }
     }
 
     fn set_head(&self, id: &SourceId, version: VersionId, mut batch: Batch) -> Result<()> {
