@@ -1,7 +1,7 @@
 # The README's two commands are `make run` and `make test`. Everything else is a part of them, to be run alone.
 # Arguments: REPO=path-or-url (demo and bench), KEEP=1 (leave the demo's server running), BENCH="names", JSON=file
 
-.PHONY: help run test setup setup-test rocksdb build demo fmt lint tidy check unit bench corpus
+.PHONY: help run test setup setup-test rocksdb build demo fmt lint tidy check deny unit bench corpus
 .DEFAULT_GOAL := help
 
 REPO  ?=
@@ -32,7 +32,7 @@ build: rocksdb   ## the server and the client, optimised
 demo:            ## the guided demo alone, on what is built
 	cargo xtask demo $(REPO) $(if $(KEEP),--keep)
 
-check: fmt lint tidy ## format, lints, project rules
+check: fmt lint tidy deny ## format, lints, project rules
 
 fmt:
 	cargo fmt --all --check
@@ -43,11 +43,15 @@ lint: rocksdb
 tidy:
 	cargo xtask tidy
 
+deny:            ## licences, banned crates and unknown registries, when cargo-deny is installed
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check bans licenses sources; \
+	else echo 'deny: not checked, cargo-deny is not installed: cargo install --locked cargo-deny' >&2; fi
+
 unit: rocksdb    ## every test
 	scripts/tests.sh
 
-bench: rocksdb build ## every figure the project promises, with its bar
+bench: setup-test rocksdb build ## every figure the project promises, with its bar
 	cargo xtask bench $(BENCH) --json $(JSON)
 
-corpus:          ## the standard corpus: about 60,000 files from pinned npm and cargo packages
+corpus: setup-test ## the standard corpus: about 60,000 files from pinned npm and cargo packages
 	cargo xtask corpus $(CORPUS)

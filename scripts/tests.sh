@@ -6,6 +6,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# Mounts, loop devices and servers that mount need root: the test programs get it from sudo, cargo does not.
+if [ "$(id -u)" != 0 ] && sudo -n true 2>/dev/null; then
+  export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="sudo -n -E env PATH=$PATH"
+  export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER"
+fi
+
 # The command line, mount and crash tests start the real programs. Built together with all tests, because what the tests depend on
 # switches on features of shared crates: built alone, the programs' dependencies would compile twice.
 if [ "$#" -eq 0 ]; then
