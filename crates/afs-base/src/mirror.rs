@@ -241,7 +241,8 @@ impl<'a> Source<'a> {
             let call = self.call(Some(mirror), Some(lock));
             self.git.must(call, ["repack", "--geometric=2", "-d", "-q"], self.progress)?;
         }
-        Ok(())
+        // As after the first clone: references, and the names of packs.
+        sync_tree(mirror)
     }
 
     /// Sessions' commits live beside the mirror's objects and borrow them.
