@@ -18,13 +18,10 @@ use crate::session::{Cut, Session};
 use afs_base::{CommitMeta, NoProgress, Tracked};
 use afs_core::diff::{PathChange, diff};
 use afs_core::tree::Tree;
-use afs_store::{Batch, BlobStore, Space};
-use afs_types::{
-    CheckpointId, CommitId, Error, LayerId, Reason, RequestId, Result, SessionId, VersionId, limits,
-};
+use afs_store::{Batch, Space};
+use afs_types::{CheckpointId, CommitId, Error, LayerId, Reason, RequestId, Result, SessionId, VersionId};
 use edits::tree_edits;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 /// A request for a commit.
 #[derive(Clone, Debug)]

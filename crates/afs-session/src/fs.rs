@@ -189,18 +189,14 @@ impl Session {
     /// A name goes.
     pub fn unlink(&self, parent: Ino, name: &[u8], who: Who, op_id: u64) -> Result<Stamp> {
         let name = NameRef::new(name)?;
-        let plan = |c: &mut crate::session::Ctx<'_>| {
-            c.tree.plan_unlink(parent, name, |i| c.is_open(i), c.now_ns).map(Some)
-        };
+        let plan = |c: &mut Ctx<'_>| c.tree.plan_unlink(parent, name, |i| c.is_open(i), c.now_ns).map(Some);
         self.one(who, op_id, plan, |_, _| ()).map(|(_, stamp)| stamp)
     }
 
     /// An empty directory goes.
     pub fn rmdir(&self, parent: Ino, name: &[u8], who: Who, op_id: u64) -> Result<Stamp> {
         let name = NameRef::new(name)?;
-        let plan = |c: &mut crate::session::Ctx<'_>| {
-            c.tree.plan_rmdir(parent, name, |i| c.is_open(i), c.now_ns).map(Some)
-        };
+        let plan = |c: &mut Ctx<'_>| c.tree.plan_rmdir(parent, name, |i| c.is_open(i), c.now_ns).map(Some);
         self.one(who, op_id, plan, |_, _| ()).map(|(_, stamp)| stamp)
     }
 
@@ -214,7 +210,7 @@ impl Session {
         op_id: u64,
     ) -> Result<Stamp> {
         let (name, new_name) = (NameRef::new(from.1)?, NameRef::new(to.1)?);
-        let plan = |c: &mut crate::session::Ctx<'_>| {
+        let plan = |c: &mut Ctx<'_>| {
             c.tree.plan_rename(from.0, name, to.0, new_name, mode, |i| c.is_open(i), c.now_ns)
         };
         self.one(who, op_id, plan, |_, _| ()).map(|(_, stamp)| stamp)

@@ -88,7 +88,7 @@ pub const SEQ_STEP_PER_START: u64 = 1 << 24;
 /// Most inodes and names that one call changes: its operations are one batch, in memory and in the journal.
 pub const MAX_OPERATIONS: usize = 200_000;
 // Each record takes more than 16 bytes of the queue.
-const _: () = assert!((MAX_JOURNAL_QUEUE_BYTES / 16 + MAX_OPERATIONS) as u64 < SEQ_STEP_PER_START);
+const _: () = assert!(((MAX_JOURNAL_QUEUE_BYTES / 16 + MAX_OPERATIONS) as u64) < SEQ_STEP_PER_START);
 /// Most imports at once; each has threads and buffers of its own.
 pub const MAX_IMPORTS: usize = 32;
 /// Most closed layers waiting to be folded; beyond it they stay as records until they are loaded again.

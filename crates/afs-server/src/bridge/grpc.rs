@@ -83,7 +83,11 @@ impl BridgeService for Bridge {
         let (app, id) = (self.0.clone(), mount.id.clone());
         drop(mount);
         // Ending a mount releases what it held open, which may write.
-        self.0.pool.run(move || Ok(drop(app.bridge.detach(&id)))).await.map_err(fail)?;
+        let end = move || {
+            app.bridge.detach(&id);
+            Ok(())
+        };
+        self.0.pool.run(end).await.map_err(fail)?;
         Ok(Response::new(v1::DetachResponse { revision: stamp.seq }))
     }
 
