@@ -160,7 +160,7 @@ fn body(dice: &mut Dice, wire: &'static Wire, texts: &[String]) -> Vec<u8> {
 }
 
 /// The outcome of a call: none if the stream was still open when it was long enough.
-async fn call(channel: &Channel, path: &str, body: Vec<u8>) -> Option<Status> {
+pub(crate) async fn call(channel: &Channel, path: &str, body: Vec<u8>) -> Option<Status> {
     let request = http::Request::post(path)
         .header("content-type", "application/grpc")
         .header("te", "trailers")

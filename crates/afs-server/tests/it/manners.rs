@@ -89,7 +89,7 @@ async fn nothing_is_left_out_silently() {
             "/v1/sessions".into(),
             vec![],
             r#"{"display_name": "a", "displayName": "b"}"#,
-            "displayName",
+            "display_name",
         ),
         ("POST", "/v1/sessions".into(), vec![("content-encoding", "gzip")], "{}", "content-encoding"),
         (
@@ -246,18 +246,20 @@ async fn a_session_goes_when_its_time_is_over() {
     // What was due while nobody ran goes too.
     server.restart().await;
     for (client, id) in server.both().await.iter().zip(ids) {
-        for tries in 0.. {
+        let mut tries = 0;
+        let problem = loop {
             match client.call("Session.GetSession", json!({"session_id": id})).await {
-                Err(problem) => break assert_eq!(problem.reason, "SESSION_NOT_FOUND"),
+                Err(problem) => break problem,
                 Ok(_) => assert!(tries < 200, "{id} is still there"),
             }
+            tries += 1;
             tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        assert_eq!(
-            client.ok("Session.ListSessions", json!({})).await["sessions"].as_array().unwrap().len(),
-            2
-        );
+        };
+        assert_eq!(problem.reason, "SESSION_NOT_FOUND");
     }
+    let [client, _] = server.both().await;
+    let left = client.ok("Session.ListSessions", json!({})).await;
+    assert_eq!(left["sessions"].as_array().unwrap().len(), 2, "{left}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
