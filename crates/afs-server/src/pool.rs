@@ -282,7 +282,11 @@ mod tests {
         });
         let mut stream = stream.await.unwrap();
         // Another stream gets its turn although nobody reads this one.
-        let other = pool.stream(|sink| Ok(drop(sink(7usize)))).await.unwrap();
+        let other = pool.stream(|sink| {
+            sink(7usize);
+            Ok(())
+        });
+        let other = other.await.unwrap();
         let most = limits::MAX_STREAM_AHEAD_BYTES >> 20;
         assert_eq!(handed.load(Ordering::Relaxed), most);
         assert_eq!(other.count().await, 1);
