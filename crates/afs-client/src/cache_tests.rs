@@ -1,3 +1,5 @@
+//! The cache by itself: what it may answer, and what it must have forgotten, in every order in which answers and changes can come.
+
 use super::*;
 use afs_types::Reason;
 

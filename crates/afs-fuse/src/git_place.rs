@@ -10,9 +10,10 @@
 
 use crate::sha1::Sha1;
 use crate::vfs::{Attr, Vfs};
-use afs_types::{Ino, NameRef, Result};
-use parking_lot::RwLock;
+use afs_types::{Ino, NameRef, Reason, Result};
+use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -23,6 +24,11 @@ const PIECE: usize = 1 << 20;
 /// No index is larger; a hostile length must not become a long loop.
 const MAX_INDEX: u64 = 4 << 30;
 const MAX_EXTENSIONS: usize = 16;
+/// Indexes whose beginning is remembered as hashed: one per base.
+const MAX_PREFIXES: usize = 64;
+
+/// Hashes of indexes up to the name, by the checksum that the index was stored with: forks of a base share them.
+type Prefixes = Mutex<HashMap<[u8; 20], Sha1>>;
 
 /// The index of one tree.
 pub(crate) struct Place {
@@ -32,6 +38,7 @@ pub(crate) struct Place {
     at: u64,
     name: Vec<u8>,
     digest: OnceLock<[u8; 20]>,
+    prefixes: Arc<Prefixes>,
 }
 
 /// The indexes that this mount has met.
@@ -39,11 +46,17 @@ pub(crate) struct Places {
     dir: PathBuf,
     by_root: RwLock<HashMap<Ino, Option<Arc<Place>>>>,
     by_ino: RwLock<HashMap<Ino, Arc<Place>>>,
+    prefixes: Arc<Prefixes>,
 }
 
 impl Places {
     pub(crate) fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), by_root: RwLock::default(), by_ino: RwLock::default() }
+        Self {
+            dir: dir.to_owned(),
+            by_root: RwLock::default(),
+            by_ino: RwLock::default(),
+            prefixes: Arc::default(),
+        }
     }
 
     /// A file that nothing has written to is opened: it may be an index.
@@ -78,7 +91,14 @@ impl Places {
         let slash: &[u8] = if name.is_empty() { b"" } else { b"/" };
         let path = [self.dir.as_os_str().as_bytes(), slash, name].concat();
         let name = [&b"Location "[..], &path, b", system Linux\0"].concat();
-        let place = Place { ino: attr.ino, size: attr.size, at, name, digest: OnceLock::new() };
+        let place = Place {
+            ino: attr.ino,
+            size: attr.size,
+            at,
+            name,
+            digest: OnceLock::new(),
+            prefixes: self.prefixes.clone(),
+        };
         (place.name.len() as u64 <= room).then_some(place)
     }
 }
@@ -151,23 +171,44 @@ impl Place {
         if let Some(digest) = self.digest.get() {
             return Ok(*digest);
         }
-        let mut hash = Sha1::new();
-        let mut offset = 0;
-        while offset < digest_at {
-            let length = PIECE.min((digest_at - offset) as usize);
+        let stored = read(vfs, self.ino, digest_at, HASH as usize).and_then(|hash| hash.try_into().ok());
+        let stored: [u8; 20] = stored.ok_or(Reason::Stale)?;
+        let prefix = self.prefixes.lock().get(&stored).cloned();
+        let mut hash = match prefix {
+            Some(hash) => hash,
+            None => {
+                let mut hash = Sha1::new();
+                self.absorb(vfs, &mut hash, 0..self.at)?;
+                let mut prefixes = self.prefixes.lock();
+                if prefixes.len() >= MAX_PREFIXES {
+                    prefixes.clear();
+                }
+                prefixes.insert(stored, hash.clone());
+                hash
+            }
+        };
+        self.absorb(vfs, &mut hash, self.at..digest_at)?;
+        Ok(*self.digest.get_or_init(|| hash.finish()))
+    }
+
+    /// Hashes a range of the file, with the name in it.
+    fn absorb(&self, vfs: &dyn Vfs, hash: &mut Sha1, range: Range<u64>) -> Result<()> {
+        let mut offset = range.start;
+        while offset < range.end {
+            let length = PIECE.min((range.end - offset) as usize);
             let mut got = 0;
             vfs.read(self.ino, 0, offset, length, &mut |piece| {
                 let mut piece = piece.to_vec();
                 put(&mut piece, offset, self.at, &self.name);
-                got = piece.len();
+                got = piece.len() as u64;
                 hash.update(&piece);
             })?;
             if got == 0 {
-                return Err(afs_types::Reason::Stale.into());
+                return Err(Reason::Stale.into()); // it became shorter
             }
-            offset += got as u64;
+            offset += got;
         }
-        Ok(*self.digest.get_or_init(|| hash.finish()))
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! SHA-1 (FIPS 180-4), as git ends its index with. Nothing here protects against anybody: it detects accidents.
 
 /// A hash under way.
+#[derive(Clone)]
 pub(crate) struct Sha1 {
     state: [u32; 5],
     block: [u8; 64],

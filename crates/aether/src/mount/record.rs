@@ -68,11 +68,16 @@ impl Record {
     }
 }
 
-/// When a process began, in clock ticks since boot.
+/// When a process began, in clock ticks since boot; none if there is none, or only what nobody has collected of it.
 pub(crate) fn start_of(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything; 19 fields after it comes the start time.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    parse_start(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The name in parentheses may hold anything; after it come the state and, 18 fields later, the start time.
+fn parse_start(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let has_ended = matches!(fields.next()?, "Z" | "X");
+    fields.nth(18)?.parse().ok().filter(|_| !has_ended)
 }
 
 fn all() -> Result<Vec<(Record, PathBuf)>> {
@@ -114,4 +119,20 @@ pub(crate) fn ask(record: &Record) -> Option<Live> {
     let mut text = Vec::new();
     socket.read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_ended_is_gone_before_it_is_collected() {
+        let stat = |state| format!("7 (a) b) {state} 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0");
+        assert_eq!(parse_start(&stat("S")), Some(4242));
+        assert_eq!(parse_start(&stat("Z")), None);
+        assert!(start_of(std::process::id()).is_some());
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        while start_of(child.id()).is_some() {}
+        child.wait().unwrap();
+    }
 }

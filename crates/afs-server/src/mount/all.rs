@@ -49,16 +49,18 @@ impl AllSessions {
         }
     }
 
-    /// Sessions were made, archived, resumed or deleted: the kernel must look again.
+    /// Sessions were made, archived, resumed or deleted: the kernel must look again. Not at names that still lead where they did:
+    /// taking one back would take the working directory from whoever is in it.
     pub fn sessions_changed(&self, ids: &[SessionId]) {
         let Some(sink) = self.sink.lock().clone() else { return };
         self.version.fetch_add(1, Ordering::Relaxed);
-        if ids.len() > 1000 {
-            // Cheaper than so many names, most of which the kernel never asked for.
-            sink(Invalidation::Inode { ino: ROOT_INO, data: true });
-        }
+        sink(Invalidation::Inode { ino: ROOT_INO, data: true });
         for id in ids {
-            sink(Invalidation::Entry { parent: ROOT_INO, name: id.as_str().as_bytes().into() });
+            let was_absent = self.slots.was_absent(id);
+            let is_gone = || self.engine.get_session(id).map_or(true, |info| info.record.archived);
+            if was_absent || (self.slots.known(id).is_some() && is_gone()) {
+                sink(Invalidation::Entry { parent: ROOT_INO, name: id.as_str().as_bytes().into() });
+            }
         }
     }
 
@@ -134,11 +136,19 @@ impl AllSessions {
     fn session_root(&self, name: &[u8]) -> Result<Attr> {
         let text = std::str::from_utf8(name).map_err(|_| Error::bare(Reason::NotFound))?;
         let id = SessionId::parse(text).map_err(|_| Error::bare(Reason::NotFound))?;
+        let is_live = self.slots.known(&id).is_some_and(|slot| self.slots.live(slot).is_some());
+        if !is_live {
+            // Before it is known: a session that is made right now must find the note.
+            self.slots.note_absent(&id);
+        }
         let loaded = self.engine.session(&id).map_err(|e| match e.reason {
             Reason::SessionNotFound | Reason::SessionArchived => Error::bare(Reason::NotFound),
             _ => e,
         });
         drop(loaded?);
+        if !is_live {
+            self.slots.was_absent(&id);
+        }
         let slot = self.slots.of(&id)?;
         Ok(outer(slot, self.live(slot)?.fs.getattr(ROOT_INO)?))
     }

@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 /// Slot 0 is the directory of sessions.
 const MAX_SLOTS: usize = u32::MAX as usize >> 1;
+/// Most absent names that are remembered one by one.
+const MAX_ABSENT: usize = 4096;
 
 /// A session that the kernel knows.
 pub(super) struct Live {
@@ -24,13 +26,21 @@ pub(super) struct Slots {
     state: RwLock<State>,
 }
 
-#[derive(Default)]
 struct State {
     ids: Vec<SessionId>,
     by_id: HashMap<SessionId, u32>,
     live: HashMap<u32, Arc<Live>>,
     /// Let go of since they were live.
     dropped: HashSet<u32>,
+    /// Names that were asked for and not there. None: too many to remember.
+    absent: Option<HashSet<SessionId>>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        let (ids, by_id, live, dropped) = Default::default();
+        Self { ids, by_id, live, dropped, absent: Some(HashSet::new()) }
+    }
 }
 
 impl Slots {
@@ -82,6 +92,22 @@ impl Slots {
         drop(gone); // its watch ends outside of the lock
     }
 
+    /// Remembers that the kernel was told of a session that is not there.
+    pub(super) fn note_absent(&self, id: &SessionId) {
+        let mut state = self.state.write();
+        if let Some(absent) = &mut state.absent {
+            absent.insert(id.clone());
+            if absent.len() > MAX_ABSENT {
+                state.absent = None;
+            }
+        }
+    }
+
+    /// Whether the kernel may have been told that a session is not there; asked once.
+    pub(super) fn was_absent(&self, id: &SessionId) -> bool {
+        self.state.write().absent.as_mut().is_none_or(|absent| absent.remove(id))
+    }
+
     /// The slot of a session that has one.
     pub(super) fn known(&self, id: &SessionId) -> Option<u32> {
         self.state.read().by_id.get(id).copied()
@@ -114,6 +140,8 @@ mod tests {
         assert_eq!((slots.of(&a).unwrap(), slots.of(&b).unwrap(), slots.of(&a).unwrap()), (1, 2, 1));
         assert_eq!(slots.id(2).unwrap(), b);
         assert!(slots.id(0).is_err() && slots.id(3).is_err());
+        slots.note_absent(&a);
+        assert!(slots.was_absent(&a) && !slots.was_absent(&a) && !slots.was_absent(&b));
         assert_eq!(split(join(7, 42)), (7, 42));
         assert_eq!(split(ROOT_INO), (0, 1));
     }
