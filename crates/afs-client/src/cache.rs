@@ -85,6 +85,9 @@ struct State {
     forgotten: u64,
 }
 
+/// A name, its inode, and the cookie behind it.
+type Listed = (Bytes, u64, u64);
+
 #[derive(Default)]
 struct Dir {
     /// None: something about this name changed, ask.
@@ -92,7 +95,7 @@ struct Dir {
     /// All names are in `names`.
     is_complete: bool,
     /// As the server listed it, while nothing changed since; with the inode of `..`.
-    listing: Option<(Vec<(Bytes, u64, u64)>, u64)>,
+    listing: Option<(Vec<Listed>, u64)>,
     /// Look-ups to let go by before listing again, and the next such number.
     skip: (u32, u32),
     is_being_listed: bool,

@@ -236,7 +236,6 @@ pub(crate) async fn durable(journal: &dyn Journal, at: Position) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures::StreamExt as _;
     use std::sync::Barrier;
 
     #[tokio::test]

@@ -97,9 +97,9 @@ mod tests {
     }
 
     fn etags(text: &str) -> Option<Etags> {
-        let mut headers = axum::http::HeaderMap::new();
+        let mut headers = http::HeaderMap::new();
         headers.insert("etag", text.parse().unwrap());
-        Etags::of(&headers, &axum::http::header::ETAG).unwrap()
+        Etags::of(&headers, &http::header::ETAG).unwrap()
     }
 
     #[test]

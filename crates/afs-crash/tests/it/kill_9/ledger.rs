@@ -143,7 +143,7 @@ impl Ledger {
         let candidates = self.candidates(least, most, ending);
         let mut fitting = candidates.iter().filter(|(_, area)| area.shown() == *shown);
         if let Some((most, area)) = fitting.next() {
-            let least = fitting.last().map_or(*most, |(kept, _)| *kept);
+            let least = fitting.next_back().map_or(*most, |(kept, _)| *kept);
             return Ok((Fit { most: *most, least }, area.clone()));
         }
         let earlier = self.candidates(0, least, Ending::None);

@@ -129,12 +129,7 @@ impl Rpc<'_> {
                     api::CreateHardLinkRequest { session_id, source, path, request_id, ..Default::default() };
                 self.client.create_hard_link(want).await.map(drop)
             }
-            Step::Symlink { path, target } => {
-                let (path, target) = (self.path(path), target.clone());
-                let want =
-                    api::CreateSymlinkRequest { session_id, path, target, request_id, ..Default::default() };
-                self.client.create_symlink(want).await.map(drop)
-            }
+            Step::Symlink { path, target } => self.symlink(self.path(path), target.clone()).await,
             Step::Unlink(path) | Step::Rmdir(path) => {
                 let path = self.path(path);
                 let want = api::RemovePathRequest { session_id, path, request_id, ..Default::default() };
@@ -162,6 +157,12 @@ impl Rpc<'_> {
                 self.client.restore_checkpoint(want).await.map(drop)
             }
         }
+    }
+
+    async fn symlink(&self, path: String, target: String) -> Result<(), Error> {
+        let (session_id, request_id) = (self.session.to_owned(), self.key.to_owned());
+        let want = api::CreateSymlinkRequest { session_id, path, target, request_id, ..Default::default() };
+        self.client.create_symlink(want).await.map(drop)
     }
 
     /// What is a stream of bytes.
