@@ -234,7 +234,7 @@ impl Change {
             ChangeOp::Edit { path, edits } => edit_step(work, n, path, edits).map(drop).map_err(at(path)),
             ChangeOp::Remove { path, recursive } => remove(work, path, *recursive),
             ChangeOp::Move { source, destination, overwrite } => {
-                rename(work, source, destination, *overwrite)
+                rename(work, source, destination, *overwrite).map(drop)
             }
             ChangeOp::Copy { source, destination, recursive, overwrite } => {
                 let path = source.clone();

@@ -72,9 +72,11 @@ impl Files<'_> {
     ) -> Result<Written> {
         let print = format!("{overwrite} {precondition:?}");
         let parts = [&source.to_bytes()[..], &destination.to_bytes(), print.as_bytes()];
-        self.change_entry("MovePath", by, &parts, (destination, false), |work| {
+        self.change_shown("MovePath", by, &parts, (destination, false), |work| {
             work.check(precondition, source, false).map_err(at(source))?;
-            rename(work, source, destination, overwrite)
+            // The path to the destination may have led through what was moved.
+            let moved = rename(work, source, destination, overwrite)?;
+            work.entry_at(destination, moved).map_err(at(destination))
         })
     }
 
@@ -153,8 +155,8 @@ pub(super) fn rename(
     source: &SessionPath,
     destination: &SessionPath,
     overwrite: bool,
-) -> Result<()> {
-    let (_, dir, name) = work.find_named(source).map_err(at(source))?;
+) -> Result<Ino> {
+    let (attr, dir, name) = work.find_named(source).map_err(at(source))?;
     let mode = if overwrite { RenameMode::Replace } else { RenameMode::NoReplace };
     let (new_dir, new_name) = match work.walk(destination, false).map_err(at(destination))? {
         Place::There { named: Some(named), .. } => named,
@@ -168,7 +170,7 @@ pub(super) fn rename(
         let open = |ino| c.is_open(ino);
         c.tree.plan_rename(dir, name.as_ref(), new_dir, new_name.as_ref(), mode, open, c.now_ns)
     });
-    plan.map_err(at(destination))
+    plan.map(|()| attr.ino).map_err(at(destination))
 }
 
 pub(super) fn remove(work: &mut Work<'_, '_, '_, '_>, path: &SessionPath, recursive: bool) -> Result<()> {

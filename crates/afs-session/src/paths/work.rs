@@ -139,6 +139,12 @@ impl Work<'_, '_, '_, '_> {
         precondition.check(self.tree(), place.attr(), path)
     }
 
+    /// The entry of an inode that was put at a path, also when the path does not lead there any more.
+    pub(super) fn entry_at(&mut self, path: &SessionPath, ino: Ino) -> Result<Option<Entry>> {
+        let attr = self.txn.tree().attr(ino).ok_or(Reason::Internal)?;
+        entry_of(self.txn.tree(), self.facts, path.clone(), attr).map(Some)
+    }
+
     /// The entry of a path as it is so far; a symbolic link at its end is shown itself unless `follow`.
     pub(super) fn entry(&mut self, path: &SessionPath, follow: bool) -> Result<Option<Entry>> {
         match self.walk(path, follow)? {
@@ -223,20 +229,27 @@ impl<'e> Files<'e> {
         (path, follow): (&SessionPath, bool),
         mut change: impl FnMut(&mut Work<'_, '_, '_, '_>) -> Result<()>,
     ) -> Result<Written> {
+        self.change_shown(method, by, parts, (path, follow), |work| {
+            change(work)?;
+            work.entry(path, follow).map_err(at(path))
+        })
+    }
+
+    /// A change that says itself which entry is its answer.
+    pub(super) fn change_shown(
+        &self,
+        method: &'static str,
+        by: &By,
+        parts: &[&[u8]],
+        (path, follow): (&SessionPath, bool),
+        change: impl FnMut(&mut Work<'_, '_, '_, '_>) -> Result<Option<Entry>>,
+    ) -> Result<Written> {
         let attempt = match self.begin(method, by, parts)? {
             Begin::Done(words) => return self.replayed(&words, path, follow),
             Begin::Go(attempt) => attempt,
         };
         let facts = &mut Facts::free(self.blobs());
-        let (entry, stamp) = self.transact(
-            &Task { by, attempt },
-            facts,
-            |work| {
-                change(work)?;
-                work.entry(path, follow).map_err(at(path))
-            },
-            |_| Vec::new(),
-        )?;
+        let (entry, stamp) = self.transact(&Task { by, attempt }, facts, change, |_| Vec::new())?;
         Ok(Written { entry, revision: stamp.seq, stamp })
     }
 

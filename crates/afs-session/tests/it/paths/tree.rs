@@ -37,6 +37,15 @@ fn directories_links_moves_removals() {
     fails(f.move_path(&p("/README.md"), &p("/bin"), false, none, me), Reason::AlreadyExists);
     f.move_path(&p("/README.md"), &p("/bin"), true, none, me).unwrap();
     fails(f.move_path(&p("/target"), &p("/a"), true, none, me), Reason::NotEmpty);
+    // The path to the destination led through what was moved: it does not any more, and the answer is there all the same.
+    f.symlink(&p("/way"), b"a", me).unwrap();
+    let moved = f.move_path(&p("/way"), &p("/way/by"), false, none, me).unwrap().entry.unwrap();
+    assert_eq!(
+        (moved.attr.ino, moved.target.unwrap()),
+        (f.stat(&p("/a/by")).unwrap().attr.ino, b"a".to_vec())
+    );
+    fails(f.stat(&p("/way")), Reason::NotFound);
+    f.remove(&p("/a/by"), false, none, me).unwrap();
     fails(f.move_path(&SessionPath::root(), &p("/x"), true, none, me), Reason::NotPermitted);
     fails(f.move_path(&p("/bin"), &p("/no/x"), true, none, me), Reason::NotFound);
     fails(f.remove(&p("/a"), false, none, me), Reason::NotEmpty);
