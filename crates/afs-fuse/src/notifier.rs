@@ -36,13 +36,24 @@ pub(crate) struct Queue {
 
 #[derive(Default)]
 struct State {
-    items: VecDeque<Item>,
+    /// With their numbers, which grow.
+    items: VecDeque<(u64, Item)>,
     /// Inodes in `items`, and whether their data is to go too: a file written 1,000 times is one item.
     inodes: HashMap<Ino, bool>,
-    repeats: VecDeque<(Instant, Ino, bool)>,
+    repeats: VecDeque<Repeat>,
     everything: bool,
-    sending: usize,
+    /// Numbers of what is being sent; 0 for everything.
+    sending: Vec<u64>,
+    /// The number of the newest change.
+    newest: u64,
     closed: bool,
+}
+
+struct Repeat {
+    due: Instant,
+    ino: Ino,
+    data: bool,
+    number: u64,
 }
 
 enum Item {
@@ -71,13 +82,15 @@ impl Queue {
     pub(crate) fn push(&self, change: Invalidation) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
         let mut state = self.state.lock();
+        state.newest += 1;
         if state.everything || state.closed {
             return; // what is about to be done covers it
         }
         match change {
             Invalidation::Inode { ino, data } => state.add_inode(ino, data),
             Invalidation::Entry { parent, name } => {
-                state.items.push_back(Item::Entry(parent, name));
+                let number = state.newest;
+                state.items.push_back((number, Item::Entry(parent, name)));
                 // The kernel drops a cached listing only if it also held the name: say it separately.
                 state.add_inode(parent, true);
             }
@@ -111,9 +124,11 @@ impl Queue {
     pub(crate) fn settle_all(&self, patience: Duration) -> bool {
         let until = Instant::now() + patience;
         let mut state = self.state.lock();
-        while !(state.is_idle() && state.repeats.is_empty()) {
+        // Not until nothing is left: others may change something all the time.
+        let newest = state.newest;
+        while state.is_pending(newest) {
             if state.closed || self.changed.wait_until(&mut state, until).timed_out() {
-                return state.is_idle() && state.repeats.is_empty();
+                return !state.is_pending(newest);
             }
         }
         true
@@ -125,17 +140,17 @@ impl Queue {
     }
 
     /// The next thing to send; none when closed. The caller says [`Queue::sent`] afterwards.
-    fn next(&self) -> Option<Step> {
+    fn next(&self) -> Option<(u64, Step)> {
         let mut state = self.state.lock();
         loop {
             if state.closed {
                 return None;
             }
-            if let Some(step) = state.take() {
-                state.sending += 1;
-                return Some(step);
+            if let Some((number, step)) = state.take() {
+                state.sending.push(number);
+                return Some((number, step));
             }
-            match state.repeats.front().map(|(due, ..)| *due) {
+            match state.repeats.front().map(|repeat| repeat.due) {
                 Some(due) => {
                     self.changed.wait_until(&mut state, due);
                 }
@@ -144,11 +159,13 @@ impl Queue {
         }
     }
 
-    fn sent(&self, repeat: Option<(Ino, bool)>) {
+    fn sent(&self, number: u64, repeat: Option<(Ino, bool)>) {
         let mut state = self.state.lock();
-        state.sending -= 1;
+        if let Some(at) = state.sending.iter().position(|n| *n == number) {
+            state.sending.swap_remove(at);
+        }
         if let Some((ino, data)) = repeat {
-            state.repeats.push_back((Instant::now() + REPEAT_AFTER, ino, data));
+            state.repeats.push_back(Repeat { due: Instant::now() + REPEAT_AFTER, ino, data, number });
             if state.repeats.len() > limits::MAX_WATCH_QUEUE {
                 state.overflow();
             }
@@ -164,7 +181,7 @@ impl State {
             Some(pending) => *pending |= data,
             None => {
                 self.inodes.insert(ino, data);
-                self.items.push_back(Item::Inode(ino));
+                self.items.push_back((self.newest, Item::Inode(ino)));
             }
         }
     }
@@ -176,26 +193,34 @@ impl State {
         self.repeats.clear();
     }
 
-    fn take(&mut self) -> Option<Step> {
+    fn take(&mut self) -> Option<(u64, Step)> {
         if std::mem::take(&mut self.everything) {
-            return Some(Step::Everything);
+            return Some((0, Step::Everything));
         }
         match self.items.pop_front() {
-            Some(Item::Inode(ino)) => {
+            Some((number, Item::Inode(ino))) => {
                 let data = self.inodes.remove(&ino).unwrap_or(true);
-                return Some(Step::Inode { ino, data, repeat: true });
+                return Some((number, Step::Inode { ino, data, repeat: true }));
             }
-            Some(Item::Entry(parent, name)) => return Some(Step::Entry(parent, name)),
+            Some((number, Item::Entry(parent, name))) => return Some((number, Step::Entry(parent, name))),
             None => {}
         }
-        let due = self.repeats.front().is_some_and(|(due, ..)| *due <= Instant::now());
-        let (_, ino, data) = self.repeats.pop_front_if(|_| due)?;
-        Some(Step::Inode { ino, data, repeat: false })
+        let due = self.repeats.front().is_some_and(|repeat| repeat.due <= Instant::now());
+        let Repeat { ino, data, number, .. } = self.repeats.pop_front_if(|_| due)?;
+        Some((number, Step::Inode { ino, data, repeat: false }))
+    }
+
+    /// Whether anything up to this number is still to be told, repeats included.
+    fn is_pending(&self, number: u64) -> bool {
+        self.items.front().is_some_and(|(n, _)| *n <= number)
+            || self.everything
+            || self.sending.iter().any(|n| *n <= number)
+            || self.repeats.iter().any(|repeat| repeat.number <= number)
     }
 
     /// Repeats do not count: the change itself has been told.
     fn is_idle(&self) -> bool {
-        self.items.is_empty() && !self.everything && self.sending == 0
+        self.items.is_empty() && !self.everything && self.sending.is_empty()
     }
 }
 
@@ -252,7 +277,7 @@ impl Notifier {
     }
 
     fn run(&self) {
-        while let Some(step) = self.queue.next() {
+        while let Some((number, step)) = self.queue.next() {
             let Some(device) = self.device.lock().clone() else { return };
             let repeat = match step {
                 Step::Everything => {
@@ -269,7 +294,7 @@ impl Notifier {
                 }
             };
             drop(device);
-            self.queue.sent(repeat);
+            self.queue.sent(number, repeat);
         }
     }
 
@@ -337,7 +362,7 @@ mod tests {
     fn steps(queue: &Queue) -> Vec<String> {
         let mut out = Vec::new();
         let mut state = queue.state.lock();
-        while let Some(step) = state.take() {
+        while let Some((_, step)) = state.take() {
             out.push(match step {
                 Step::Everything => "all".into(),
                 Step::Inode { ino, data, .. } => format!("{ino}{}", if data { "+data" } else { "" }),
@@ -364,6 +389,23 @@ mod tests {
         queue.push(Invalidation::Entry { parent: 1, name: b"x"[..].into() });
         queue.push(Invalidation::Entry { parent: 1, name: b"y"[..].into() });
         assert_eq!(steps(&queue), ["1/x", "1+data", "1/y"]);
+    }
+
+    #[test]
+    fn who_waits_does_not_wait_for_what_comes_later() {
+        let queue = Queue::new();
+        queue.push(Invalidation::Inode { ino: 1, data: true });
+        let newest = queue.state.lock().newest;
+        let (first, _) = queue.next().unwrap();
+        queue.push(Invalidation::Inode { ino: 2, data: true });
+        assert!(queue.state.lock().is_pending(newest), "it is being sent");
+        queue.sent(first, Some((1, true)));
+        assert!(queue.state.lock().is_pending(newest), "it is to be repeated");
+        queue.state.lock().repeats.clear();
+        assert!(!queue.state.lock().is_pending(newest), "the other came later");
+        assert!(!queue.settle(Duration::ZERO), "and waits");
+        queue.push(Invalidation::Everything);
+        assert!(queue.state.lock().is_pending(newest), "what it stands for is not known");
     }
 
     #[test]
