@@ -3,7 +3,7 @@
 
 use super::area::{Area, Shown, Step};
 use super::chance::Chance;
-use super::ledger::holes;
+use super::ledger::{Ending, Fit, Ledger, holes};
 use super::observe::{Areas, observe};
 use super::worker::{Load, RETRIES, RETRY_AFTER, Worker};
 use crate::programs::pause;
@@ -262,7 +262,7 @@ impl Life {
     }
 
     /// Everything that is wrong with what was acknowledged. `all`: also what was checked before.
-    pub(super) fn check(&mut self, load: &Load, shared: &[&Worker], now: &Areas, all: bool) -> Vec<String> {
+    pub(super) fn check(&mut self, load: &Load, shared: &[&Worker], all: bool) -> Vec<String> {
         let mut findings = Vec::new();
         let (client, runtime) = (self.client.clone(), self.runtime.clone());
         let look = |session: &str, at: &str| runtime.block_on(observe(&client, session, at));
@@ -292,7 +292,7 @@ impl Life {
             match &snapshot.areas {
                 Some(before) if *before == areas => {}
                 Some(before) => findings.push(changed(&snapshot.id, before, &areas)),
-                None => findings.extend(wrong_cut(snapshot, shared, &areas, now)),
+                None => findings.extend(wrong_cut(snapshot, shared, &areas)),
             }
             snapshot.areas = Some(areas);
         }
@@ -316,16 +316,30 @@ fn changed(id: &str, before: &Areas, now: &Areas) -> String {
     format!("{id} has changed:{differences}")
 }
 
-/// What is wrong with a fork or checkpoint as an instant of the session that everybody worked in.
-fn wrong_cut(snapshot: &Snapshot, shared: &[&Worker], areas: &Areas, now: &Areas) -> Vec<String> {
-    let is_now = || shared.iter().all(|worker| areas.get(&worker.area) == now.get(&worker.area));
-    if snapshot.is_retry && is_now() {
-        return Vec::new();
+/// What is wrong with a fork or checkpoint as an instant of the session that everybody worked in. One that was asked for again may be of the
+/// next server's: then it is of what the crash left, before or after a remote mount has done again what was under way.
+fn wrong_cut(snapshot: &Snapshot, shared: &[&Worker], areas: &Areas) -> Vec<String> {
+    let in_load = wrong_instant(snapshot, shared, areas, &|ledger, shown| {
+        ledger.fit_cut(shown, snapshot.began, snapshot.answered)
+    });
+    if in_load.is_empty() || !snapshot.is_retry {
+        return in_load;
     }
+    wrong_instant(snapshot, shared, areas, &|ledger, shown| {
+        ledger.fit(shown, Ending::Unknown).map(|(fit, _)| fit)
+    })
+}
+
+fn wrong_instant(
+    snapshot: &Snapshot,
+    shared: &[&Worker],
+    areas: &Areas,
+    fit: &dyn Fn(&Ledger, &Shown) -> Result<Fit, String>,
+) -> Vec<String> {
     let (mut findings, mut fits) = (Vec::new(), Vec::new());
     for worker in shared {
         let shown = areas.get(&worker.area).cloned().unwrap_or_default();
-        match worker.ledger.fit_cut(&shown, snapshot.began, snapshot.answered) {
+        match fit(&worker.ledger, &shown) {
             Ok(fit) => fits.push((worker.area.as_str(), &worker.ledger, fit)),
             Err(wrong) => {
                 findings.push(format!("{} is no instant for {}: {wrong}", snapshot.id, worker.area))

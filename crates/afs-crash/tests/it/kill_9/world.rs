@@ -187,7 +187,7 @@ impl World {
         }
         findings.extend(self.life.retry(load));
         let shared: Vec<&Worker> = self.workers.iter().filter(|worker| worker.session == SHARED).collect();
-        findings.extend(self.life.check(load, &shared, &seen[SHARED], how.looks_at_all));
+        findings.extend(self.life.check(load, &shared, how.looks_at_all));
         findings.extend(self.check_retries(load, states));
         if how.has_import {
             findings.extend(self.imports.finish().err());
