@@ -10,6 +10,7 @@ use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, LogLevel, Options, ReadOptions,
     WriteBatch, WriteOptions,
 };
+use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -50,7 +51,7 @@ impl RocksStore {
         std::fs::create_dir_all(dir).map_err(|e| Error::io(format_args!("create {}", dir.display()), e))?;
         let lock = take_lock(dir)?;
         let (mark, marked) = open_mark(dir)?;
-        let db = open_with_ballast(dir, options)?;
+        let db = open_with_ballast(dir, options, &marked)?;
         let head = read_head(dir, &db)?;
         compare(dir, &head, &marked)?;
         let mark_sync = MarkSync { file: mark.handle()?, last: Instant::now() };
@@ -252,9 +253,9 @@ fn compare(dir: &Path, head: &Head, marked: &Head) -> Result<()> {
 }
 
 /// Opens the database. On a full disk recovery cannot run, so the ballast is given up first, and made again when there is space.
-fn open_with_ballast(dir: &Path, options: &JournalOptions) -> Result<DB> {
+fn open_with_ballast(dir: &Path, options: &JournalOptions, marked: &Head) -> Result<DB> {
     let ballast = dir.join("BALLAST");
-    let open = || DB::open(&rocks_options(options), dir.join("rocks")).map_err(|e| rocks("open", dir, e));
+    let open = || open_db(dir, options, marked);
     let db = match open() {
         Err(error) if error.reason == Reason::NoSpace && ballast.exists() => {
             tracing::warn!(?error, "the disk is full: giving up the ballast to recover");
@@ -268,6 +269,67 @@ fn open_with_ballast(dir: &Path, options: &JournalOptions) -> Result<DB> {
         make_ballast(&ballast, options.ballast_bytes);
     }
     Ok(db)
+}
+
+/// Opens the database. A power cut may leave later sectors of the group that was being written without earlier ones: RocksDB then finds a wrong
+/// checksum rather than a short record, and refuses. One group is written at a time, each synced before the next, so that damage is in the
+/// last one or it is no torn write. Which of the two is looked up without changing anything; only then is the log read up to the damage.
+fn open_db(dir: &Path, options: &JournalOptions, marked: &Head) -> Result<DB> {
+    let rocks_dir = dir.join("rocks");
+    let failed = |e| rocks("open", dir, e);
+    let refused = match DB::open(&rocks_options(options), &rocks_dir).map_err(failed) {
+        Err(error) if error.reason == Reason::Corrupt => error,
+        other => return other,
+    };
+    let mut to_the_damage = rocks_options(options);
+    to_the_damage.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    let is_torn_tail = || {
+        let db = DB::open_for_read_only(&to_the_damage, &rocks_dir, false).map_err(failed)?;
+        let head = read_head(dir, &db)?;
+        compare(dir, &head, marked)?;
+        Ok::<_, Error>(heads_after(&rocks_dir, &head)?.len() <= 1)
+    };
+    match is_torn_tail() {
+        Ok(true) => {}
+        Ok(false) => return Err(refused),
+        Err(error) => {
+            tracing::debug!(?error, "the log up to its damage");
+            return Err(refused);
+        }
+    }
+    tracing::warn!(%refused, "the damage is in the last group, which nobody was told of: a torn write");
+    DB::open(&to_the_damage, &rocks_dir).map_err(failed)
+}
+
+/// Places of groups behind `head` whose heads can be seen in the bytes of the logs, whatever became of their checksums.
+fn heads_after(rocks_dir: &Path, head: &Head) -> Result<BTreeSet<(u32, u64)>> {
+    let failed = |e| Error::io(format_args!("read the logs in {}", rocks_dir.display()), e);
+    // As a write batch has it: put, a key of so many bytes, the key, then the value.
+    let put = with_key(Space::Meta, HEAD, |key| [&[1, key.len() as u8], key].concat());
+    let mut places = BTreeSet::new();
+    for file in std::fs::read_dir(rocks_dir).map_err(failed)? {
+        let path = file.map_err(failed)?.path();
+        if path.extension().is_none_or(|extension| extension != "log") {
+            continue;
+        }
+        let bytes = std::fs::read(&path).map_err(failed)?;
+        for at in ends_of(&bytes, &put) {
+            let value = bytes[at..].split_first().and_then(|(len, rest)| rest.get(..usize::from(*len)));
+            if let Some(found) = value.and_then(Head::decode).filter(|found| found.place() > head.place()) {
+                places.insert(found.place());
+            }
+        }
+    }
+    Ok(places)
+}
+
+/// Where `put` ends in `bytes`, each time.
+fn ends_of<'a>(bytes: &'a [u8], put: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+    bytes
+        .windows(put.len())
+        .enumerate()
+        .filter(move |(_, window)| *window == put)
+        .map(|(at, _)| at + put.len())
 }
 
 /// Best effort: without space for it there is none, and the next start tries again.
