@@ -52,10 +52,13 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use writer::WriterPack;
 
-/// A raw file of this length is synced by who wrote it.
-const SYNC_BY_WRITER: u64 = 8 << 20;
+/// A raw file of this length is synced as soon as it is written.
+const SYNC_EARLY: u64 = 8 << 20;
+/// Most threads that sync beside those that store. One more sync is done by who wants it, which keeps writers from running away from the disk.
+const MAX_SYNCERS: usize = 4;
 /// Most raw files without a durable name, each with an open descriptor.
 const MAX_NEW_RAWS: usize = 1024;
 
@@ -129,6 +132,7 @@ pub struct BlobStore {
     locations: Cache<BlobId, Location, ById>,
     /// Packs of finished writers that are not full.
     idle_packs: Mutex<Vec<Arc<WriterPack>>>,
+    syncers: Arc<AtomicUsize>,
 }
 
 /// What [`BlobStore::find`] found.
@@ -187,6 +191,7 @@ impl BlobStore {
                 .weigher(|_, location: &Location| location.weight())
                 .build_with_hasher(ById::default()),
             idle_packs: Mutex::default(),
+            syncers: Arc::default(),
         }))
     }
 
@@ -454,18 +459,41 @@ impl BlobStore {
     }
 
     fn store_raw(&self, claim: Claim<'_>, raw: Arc<NewRaw>) -> Result<()> {
-        if raw.open.shape.len >= SYNC_BY_WRITER {
-            raw.sync().inspect_err(|_| raw.discard())?;
-        }
         let waiting = {
             let mut raws = self.core.raws.lock();
             raws.push(Arc::clone(&raw));
             raws.len()
         };
         self.core.mark_dirty();
-        claim.stored(Pending::Raw(raw));
+        claim.stored(Pending::Raw(Arc::clone(&raw)));
+        if raw.open.shape.len >= SYNC_EARLY {
+            // Should it fail, the group that covers the file fails, too.
+            self.beside(move || raw.sync())?;
+        }
         if waiting >= MAX_NEW_RAWS {
             self.journal.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Syncs on a thread of its own, so that the caller need not wait for the disk. An error is the caller's only where it waits; elsewhere the file's
+    /// own state remembers it for the group that needs the file.
+    fn beside(&self, sync: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+        if self.syncers.fetch_add(1, Ordering::SeqCst) >= MAX_SYNCERS {
+            self.syncers.fetch_sub(1, Ordering::SeqCst);
+            return sync();
+        }
+        let syncers = Arc::clone(&self.syncers);
+        let work = move || {
+            if let Err(error) = sync() {
+                tracing::warn!(?error, "sync of an import's file");
+            }
+            syncers.fetch_sub(1, Ordering::SeqCst);
+        };
+        let spawned = std::thread::Builder::new().name("afs-sync".into()).spawn(work);
+        if spawned.is_err() {
+            // Nothing is lost: the group that needs the file syncs it.
+            self.syncers.fetch_sub(1, Ordering::SeqCst);
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use blake3::hazmat::{
     ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root,
 };
 use moka::sync::Cache;
+use parking_lot::Mutex;
 use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -146,15 +147,16 @@ pub(super) struct NewRaw {
     pub(super) open: Arc<OpenRaw>,
     temp: PathBuf,
     published: AtomicBool,
-    /// Big files are synced by who writes them, so that a commit does not wait for gigabytes of somebody else.
-    synced: AtomicBool,
+    /// Held while it is synced: whoever comes second waits until it is on disk. Big files are synced as soon as they are written, so that a
+    /// commit does not wait for gigabytes of somebody else.
+    synced: Mutex<bool>,
     /// The blob is in the index already, as a record of a pack.
     pub(super) was_packed: bool,
 }
 
 impl NewRaw {
     fn new(id: BlobId, open: OpenRaw, temp: PathBuf) -> Self {
-        let (published, synced) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (published, synced) = (AtomicBool::new(false), Mutex::new(false));
         Self { id, open: Arc::new(open), temp, published, synced, was_packed: false }
     }
     pub(super) fn is_published(&self) -> bool {
@@ -165,9 +167,11 @@ impl NewRaw {
         let _ = std::fs::remove_file(&self.temp);
     }
     pub(super) fn sync(&self) -> Result<()> {
-        if !self.synced.swap(true, Ordering::SeqCst) {
-            let synced = self.open.file.sync_data();
-            synced.map_err(|e| Error::io(format_args!("sync {}", self.temp.display()), e))?;
+        let mut synced = self.synced.lock();
+        if !*synced {
+            let done = self.open.file.sync_data();
+            done.map_err(|e| Error::io(format_args!("sync {}", self.temp.display()), e))?;
+            *synced = true;
         }
         Ok(())
     }

@@ -245,6 +245,23 @@ fn writers_in_parallel_finish_whole() {
 }
 
 #[test]
+fn all_that_a_finished_writer_stored_is_in_the_next_group() {
+    for seed in 0..4 {
+        let bench = Bench::new();
+        let mut writer = bench.store.pack_writer().unwrap();
+        // Enough that packs are full and synced beside while the writer goes on.
+        let ids: Vec<_> = (0..20_000).map(|i| writer.put(&noise(seed << 40 | i, 100)).unwrap()).collect();
+        writer.finish().unwrap();
+        bench.journal.wait(bench.journal.submit(Batch::new()).unwrap()).unwrap();
+        assert!(bench.files("packs").len() > 1);
+        let bench = bench.crash(seed);
+        let lost = ids.iter().filter(|id| !bench.store.contains(id).unwrap()).count();
+        assert_eq!(lost, 0, "seed {seed}");
+        assert_eq!(bench.read(&ids[7]).unwrap(), noise(seed << 40 | 7, 100));
+    }
+}
+
+#[test]
 fn a_dropped_writer_loses_nothing_others_rely_on() {
     let bench = Bench::new();
     let mut writer = bench.store.pack_writer().unwrap();

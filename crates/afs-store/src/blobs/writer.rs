@@ -1,7 +1,7 @@
 //! [`PackWriter`]: what each thread of an import stores its files through.
 //!
-//! Guarantees: threads share nothing on the way of a blob but a shard of the pending map; a writer's pack is synced by its own thread, every few thousand
-//! blobs, so that commits of others do not wait for an import's bytes. After [`PackWriter::finish`] every id that `put` returned is safe to name in a
+//! Guarantees: threads share nothing on the way of a blob but a shard of the pending map, and do not wait for the disk as long as it keeps up; a writer's pack
+//! is synced beside, every few thousand blobs, so that commits of others wait for the last of an import's bytes at most. After [`PackWriter::finish`] every id that `put` returned is safe to name in a
 //! batch submitted from then on; before, it is not.
 //!
 //! Deliberately absent: order between writers.
@@ -10,7 +10,7 @@ use super::append::FILE_HEADER;
 use super::location::Packed;
 use super::pending::Pending;
 use super::record::{Codec, pays};
-use super::{BlobStore, Core, Found};
+use super::{BlobStore, Found};
 use crate::journal::Batch;
 use afs_types::{BlobId, Error, Reason, Result, limits};
 use parking_lot::Mutex;
@@ -82,6 +82,10 @@ impl WriterPack {
         // A large blob went through: rare, and not worth its memory.
         state.buffer.shrink_to(4 * BUFFER);
         Ok(())
+    }
+
+    fn end(&self) -> u64 {
+        self.state.lock().end()
     }
 
     /// Makes sure that the record is in the file, so that a sync of the file covers it.
@@ -157,7 +161,7 @@ pub struct PackWriter {
     store: Arc<BlobStore>,
     codec: Codec,
     pack: Option<Arc<WriterPack>>,
-    /// Packs of other writers that hold a blob this one was given, too, and how far.
+    /// Full packs of this writer, and packs of others that hold a blob this one was given, too, and how far.
     foreign: Vec<(Arc<WriterPack>, u64)>,
     blobs: usize,
     bytes: u64,
@@ -242,28 +246,34 @@ impl PackWriter {
 
     /// Makes every id returned so far safe to name in a batch submitted from now on.
     pub fn finish(mut self) -> Result<()> {
-        self.release()?;
-        for (pack, end) in std::mem::take(&mut self.foreign) {
+        let foreign = std::mem::take(&mut self.foreign);
+        let own = self.pack.clone().map(|pack| (pack.end(), pack));
+        for (end, pack) in foreign.into_iter().map(|(pack, end)| (end, pack)).chain(own) {
             pack.ensure(end)?;
             self.store.core.want(pack);
         }
-        Ok(())
+        // An empty batch: it makes the journal call the flushers soon.
+        self.store.journal.submit(Batch::new()).map(drop)
     }
 
-    /// Syncs this writer's pack and hands its entries to the next group.
+    /// Has this writer's pack synced, and its entries handed to the next group.
     fn release(&mut self) -> Result<()> {
         (self.blobs, self.bytes) = (0, 0);
-        let Some(pack) = &self.pack else { return Ok(()) };
+        let Some(pack) = self.pack.clone() else { return Ok(()) };
         pack.write_out(&mut pack.state.lock())?;
-        let core: &Core = &self.store.core;
-        pack.sync(|entries| core.ready.lock().extend(entries))?;
-        core.mark_dirty();
-        // An empty batch: it makes the journal call the flushers soon.
-        self.store.journal.submit(Batch::new())?;
-        if pack.state.lock().end() >= self.store.pack_bytes {
+        if pack.end() >= self.store.pack_bytes {
+            // Full, and not on disk yet: `finish` has to know of it.
             self.pack = None;
+            self.foreign.push((Arc::clone(&pack), pack.end()));
         }
-        Ok(())
+        let core = Arc::clone(&self.store.core);
+        self.store.beside(move || {
+            pack.sync(|entries| core.ready.lock().extend(entries))?;
+            core.mark_dirty();
+            Ok(())
+        })?;
+        // An empty batch: it makes the journal take what earlier syncs have handed over.
+        self.store.journal.submit(Batch::new()).map(drop)
     }
 
     fn pack(&mut self) -> Result<Arc<WriterPack>> {
