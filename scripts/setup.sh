@@ -26,6 +26,7 @@ has fusermount3 || need fuse3 'mounts sessions without root'
 if [ "${1:-run}" = test ]; then
   has mkfs.ext4 || need e2fsprogs 'the power-cut test runs on an ext4 of its own'
   has losetup || need mount 'the power-cut test attaches a loop device'
+  has rg || need ripgrep 'the mount test searches with it'
   has npm || need npm 'the mount test installs npm packages; the corpus is made of them'
 fi
 
