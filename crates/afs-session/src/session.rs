@@ -213,8 +213,9 @@ impl Txn<'_> {
             handles: self.handles,
         };
         if let Some(op) = plan(&mut ctx)? {
-            if self.ops.len() >= limits::MAX_OPERATIONS {
-                return Err(too_many());
+            let most = self.session.shared.config.max_operations;
+            if self.ops.len() >= most {
+                return Err(too_many(most));
             }
             self.seq += 1;
             self.tree.apply(&op, self.seq);
@@ -713,8 +714,7 @@ pub(crate) fn archived(id: &SessionId) -> Error {
         .next(format!("resume it: aether session resume {id}"))
 }
 
-fn too_many() -> Error {
-    let most = limits::MAX_OPERATIONS;
+fn too_many(most: usize) -> Error {
     Error::new(Reason::MessageTooLarge, format!("one call changes at most {most} inodes and names"))
         .with("limit", most.to_string())
         .next("do it in parts, for example directory by directory")

@@ -26,6 +26,8 @@ pub struct EngineConfig {
     pub seal_bytes_per_s: u64,
     /// Records in an open layer beyond which a new one is begun and the old one folded: what loading a session costs at most.
     pub layer_records: u64,
+    /// Most inodes and names that one call changes.
+    pub max_operations: usize,
 }
 
 impl EngineConfig {
@@ -37,6 +39,7 @@ impl EngineConfig {
             idle_after: Duration::from_secs(600),
             seal_after: Duration::from_secs(60),
             seal_bytes_per_s: 128 << 20,
+            max_operations: limits::MAX_OPERATIONS,
             layer_records: limits::MAX_LAYER_RECORDS,
         }
     }

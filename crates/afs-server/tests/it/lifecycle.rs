@@ -1,8 +1,9 @@
 //! Start, stop, and what must not start.
 
-use crate::harness::{Server, config, empty_session};
+use crate::harness::{Server, config, empty_session, git_session};
 use afs_server::{Settings, start};
 use afs_types::Reason;
+use serde_json::json;
 use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -17,6 +18,24 @@ async fn a_second_server_on_the_same_data_or_port_is_refused() {
     let error = start(settings.resolve().unwrap()).await.err().unwrap();
     assert_eq!(error.reason, Reason::InUse, "{error:?}");
     assert!(!elsewhere.exists(), "nothing is touched before the port is ours");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_finds_every_blob_and_leaves_a_running_server_alone() {
+    let mut server = Server::start().await;
+    let repo = server.repository();
+    let [client, _] = server.both().await;
+    let id = git_session(&client, &repo).await["session_id"].clone();
+    let paths = client.ok("FileSystem.ListDirectory", json!({"session_id": id, "path": "/"})).await;
+    assert_eq!(afs_server::repair(server.dir.path()).err().unwrap().reason, Reason::InUse);
+    drop(client);
+    server.stop().await;
+    let rebuilt = afs_server::repair(server.dir.path()).unwrap();
+    assert!(rebuilt.blobs > 0 && rebuilt.damaged.is_empty(), "{rebuilt:?}");
+    server.running = Some(start(config(server.dir.path())).await.unwrap());
+    let [client, _] = server.both().await;
+    let again = client.ok("FileSystem.ListDirectory", json!({"session_id": id, "path": "/"})).await;
+    assert_eq!(paths, again);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -178,6 +178,10 @@ fn loses_and_knows(seed: u64) -> bool {
     }
     assert!(rig.engine.has_lost(&session, epoch, seen).unwrap());
     assert!(!rig.engine.has_lost(&session, epoch, kept).unwrap());
+    // No number is given twice, so a revision or an etag from before never passes for another change.
+    put(&session, "first", "3");
+    assert!(session.stamp().seq > seen);
+    assert!(rig.engine.has_lost(&session, 0, seen).unwrap(), "also while the journal does not have it yet");
     // Now others go beyond it, also over an eviction and a clean restart.
     (0..10).for_each(|n| put(&session, &format!("other-{n}"), "3"));
     assert!(session.stamp().seq > seen);

@@ -1,7 +1,8 @@
 //! What happens at the same time, made to happen at exactly one moment; and batches that the journal refuses.
 
 use crate::hooks::At;
-use crate::rig::{FILE, LAYER_RECORDS, Rig, names, put, text};
+use crate::rig::{FILE, LAYER_RECORDS, MAX_OPERATIONS, Rig, names, put, text};
+use afs_session::paths::{By, Precondition};
 use afs_session::{CreateSession, Fork, ListSessions, Session, UpdateSession};
 use afs_store::{Journal, Space};
 use afs_types::{ROOT_INO, Reason, RequestId, Result, SessionId};
@@ -338,6 +339,46 @@ fn a_refused_new_layer_leaves_the_old_one_open() {
     a.create(ROOT_INO, b"and more", FILE, 0, 0).unwrap();
     drop(a);
     assert_eq!(names(&rig.restart().get("sess_a")).len() as u64, LAYER_RECORDS + 2);
+}
+
+/// The sealer looked at sessions with a shard locked, a fork registers sessions with its parent locked: each waited for the other.
+#[test]
+fn forks_and_the_idle_sealer_do_not_wait_for_each_other() {
+    let rig = Rig::new();
+    let parent = rig.empty("sess_parent");
+    std::thread::scope(|threads| {
+        let forks = threads.spawn(|| {
+            for n in 0..200 {
+                put(&parent, "f", &n.to_string());
+                rig.engine.fork(&Fork { count: 40, ..Fork::of(parent.id().clone()) }).unwrap();
+            }
+        });
+        while !forks.is_finished() {
+            rig.engine.seal_idle().unwrap();
+        }
+    });
+    assert_eq!(rig.engine.resident_count(), 1 + 200 * 40);
+}
+
+/// One call with a small path may mean any number of inodes.
+#[test]
+fn what_one_call_changes_is_bounded() {
+    let rig = Rig::new();
+    let a = rig.empty("sess_a");
+    let dir = a.mkdir(ROOT_INO, b"dir", FILE, 0, 0).unwrap().0.ino;
+    for n in 0..MAX_OPERATIONS {
+        a.create(dir, format!("f{n}").as_bytes(), FILE, 0, 0).unwrap();
+    }
+    let before = a.stamp();
+    let path = afs_types::SessionPath::parse(b"/dir").unwrap();
+    let removed = rig
+        .engine
+        .files(a.id())
+        .and_then(|f| f.remove(&path, true, &Precondition::default(), &By::default()));
+    let error = removed.err().unwrap();
+    assert_eq!(error.reason, Reason::MessageTooLarge);
+    assert!(error.message().contains(&MAX_OPERATIONS.to_string()), "{error}");
+    assert_eq!((a.stamp(), names(&a)), (before, vec!["dir".to_owned()]), "all or nothing");
 }
 
 #[test]

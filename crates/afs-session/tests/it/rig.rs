@@ -45,6 +45,9 @@ impl Rng for TestRng {
 /// Small, so that every test of any length begins new layers.
 pub(crate) const LAYER_RECORDS: u64 = 32;
 
+/// Small enough to be reached.
+pub(crate) const MAX_OPERATIONS: usize = 5_000;
+
 /// Closes a journal, so that its last group is on disk before the directory goes.
 struct Ends(Arc<SimJournal>);
 
@@ -81,6 +84,7 @@ impl Rig {
         let ids = Arc::new(UlidGen::new(clock.clone(), &*rng, 1));
         let config = EngineConfig {
             layer_records: LAYER_RECORDS,
+            max_operations: MAX_OPERATIONS,
             seal_bytes_per_s: u64::MAX,
             ..EngineConfig::new(dir.path().join("engine"))
         };
