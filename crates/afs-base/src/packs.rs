@@ -93,8 +93,10 @@ impl Packs {
             tries += 1;
             match opened {
                 Ok(()) => return Ok(Self { packs }),
-                // Consolidated between the listing and the opening: its objects are in a newer pack.
-                Err(_) if tries < 5 && paths.iter().any(|p| !p.exists()) => {}
+                // Consolidated between the listing and the opening: its objects are in a newer pack. Git takes the index away first.
+                Err(_)
+                    if tries < 5
+                        && paths.iter().any(|p| !p.exists() || !p.with_extension("idx").exists()) => {}
                 Err(e) => return Err(e),
             }
         }

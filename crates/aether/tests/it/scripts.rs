@@ -185,7 +185,7 @@ fn json_has_the_fields_that_are_documented() {
         &["diff", "durability", "entry", "replacements", "revision"],
     );
     check(
-        &["fs", "grep", "y", &id],
+        &["fs", "grep", "^y$", &id],
         &["context_after", "context_before", "line", "path", "spans", "text", "truncated"],
     );
     check(&["diff", &id], CHANGE);
