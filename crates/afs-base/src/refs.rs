@@ -140,6 +140,8 @@ pub(crate) fn is_branch_name(name: &str) -> bool {
     name.len() <= 1024
         && !name.starts_with('-')
         && name != "@"
+        // A name that would hide what everybody means by it.
+        && name != "HEAD"
         && !name.ends_with('.')
         && !name.contains("..")
         && !name.contains("@{")
@@ -172,7 +174,7 @@ mod tests {
         }
         for bad in [
             "", "-x", "a..b", "a/../b", ".a", "a/.b", "a.lock", "a.lock/b", "a b", "a\nb", "a~1", "a:b",
-            "a*", "a@{1}", "@", "a/", "/a", "a//b", "a.", "a\\b",
+            "a*", "a@{1}", "@", "HEAD", "a/", "/a", "a//b", "a.", "a\\b",
         ] {
             assert!(!is_branch_name(bad), "{bad:?}");
         }

@@ -153,7 +153,9 @@ impl Engine {
             Cut { layer: head.layer, depth: loaded.depth, seq: loaded.seq.max(head.seq), tree: loaded.tree };
         let owned_from = head.owned.then_some(loaded.below);
         let last = self.shared.ports.journal.durable();
-        let start: Option<StartRec> = self.shared.read(Space::Session, &start_key(id, self.shared.epoch))?;
+        let noted: Option<StartRec> = self.shared.read(Space::Session, &start_key(id, self.shared.epoch))?;
+        let is_new = record.epoch == self.shared.epoch;
+        let start = noted.or_else(|| is_new.then(|| StartRec::of_new(cut.seq)));
         Ok(Session::loaded(id.clone(), self.shared.clone(), family, cut, owned_from, start, last))
     }
 

@@ -201,6 +201,7 @@ impl Engine {
             updated_ns: now,
             expires_ns: want.ttl_ns.map(|t| now.saturating_add(t)),
             generation: 1,
+            epoch: self.shared.epoch,
         };
         self.note_expiry(record.expires_ns);
         let made = Made { ids: &ids, record: &record, attempt: attempt.as_ref(), family: &family };
@@ -256,6 +257,7 @@ impl Engine {
             updated_ns: now,
             expires_ns: want.ttl_ns.map(|t| now.saturating_add(t)),
             generation: 1,
+            epoch: self.shared.epoch,
         };
         self.note_expiry(record.expires_ns);
         let made = Made { ids: &ids, record: &record, attempt, family };

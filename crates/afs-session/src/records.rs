@@ -40,6 +40,8 @@ pub struct SessionRec {
     pub expires_ns: Option<i64>,
     /// Grows with each change of this record; the etag of the session resource.
     pub generation: u64,
+    /// The start of the server in which it was made.
+    pub epoch: u32,
 }
 
 /// Where a session's content stands: rewritten when its layer changes, not with each operation.
@@ -64,6 +66,10 @@ pub struct StartRec {
 }
 
 impl StartRec {
+    /// Of a session that was made in this start: it has lost nothing.
+    pub(crate) fn of_new(seq: u64) -> Self {
+        Self { after: seq, base: seq }
+    }
     /// Whether the change with this number was lost.
     pub fn has_lost(&self, seq: u64) -> bool {
         seq > self.after && seq <= self.base
@@ -264,7 +270,8 @@ impl Stored for SessionRec {
         e.opt(self.expires_ns, |e, v| {
             e.i64(v);
         })
-        .u64(self.generation);
+        .u64(self.generation)
+        .u32(self.epoch);
     }
     fn read(d: &mut Dec<'_>) -> Result<Self> {
         Ok(Self {
@@ -280,6 +287,7 @@ impl Stored for SessionRec {
             updated_ns: d.i64()?,
             expires_ns: d.opt(Dec::i64)?,
             generation: d.u64()?,
+            epoch: d.u32()?,
         })
     }
 }
@@ -512,6 +520,7 @@ mod tests {
             updated_ns: -2,
             expires_ns: Some(3),
             generation: 4,
+            epoch: 3,
         });
         check(&CheckpointRec {
             session: session.clone(),

@@ -60,8 +60,6 @@ pub(crate) struct State {
     place: Place,
     /// Where this session went on in this start of the server; none before its first change there.
     start: Option<StartRec>,
-    /// The journal has that.
-    is_start_noted: bool,
     block: Range<Ino>,
     /// The segment of the data log that was last noted as named by this layer (`segments`).
     segment: u32,
@@ -261,7 +259,7 @@ impl Session {
         let below = cut.tree.clone();
         let place =
             Place { layer: cut.layer, owned: false, depth: cut.depth, start: below, start_seq: cut.seq };
-        let made = StartRec { after: cut.seq, base: cut.seq };
+        let made = StartRec::of_new(cut.seq);
         Self::build(
             id,
             shared,
@@ -286,8 +284,6 @@ impl Session {
             tree: cut.tree,
             seq: cut.seq,
             place,
-            // Of one that is being made it is noted with its first change, so that forks cost no more than they must.
-            is_start_noted: start.is_some() && life == Life::Open,
             start,
             block: 0..0,
             segment: segments::NONE,
@@ -385,7 +381,7 @@ impl Session {
         let start = self.note_start(state, &mut batch);
         // Submitted first: if the journal refuses (full disk, shutdown) nothing has changed.
         let job = self.submit(state, batch, opened)?;
-        (state.start, state.is_start_noted) = (Some(start), true);
+        state.start = Some(start);
         let news = news(state.watchers.as_deref(), &state.tree, seq, std::slice::from_ref(&op));
         state.tree.apply(&op, seq);
         (state.seq, state.changed_ns) = (seq, now_ns);
@@ -435,7 +431,7 @@ impl Session {
         }
         let start = if ops.is_empty() { state.start } else { Some(self.note_start(state, &mut batch)) };
         let job = self.submit(state, batch, opened)?;
-        (state.start, state.is_start_noted) = (start, state.is_start_noted || !ops.is_empty());
+        state.start = start;
         let news = news(state.watchers.as_deref(), &state.tree, last_seq, &ops);
         state.tree = tree;
         (state.seq, state.changed_ns) = (last_seq, now_ns);
@@ -465,12 +461,11 @@ impl Session {
 
     /// With the first change after a start of the server: see [`StartRec`].
     fn note_start(&self, state: &State, batch: &mut Batch) -> StartRec {
-        let new = StartRec { after: state.seq, base: state.base_seq() };
-        let start = state.start.unwrap_or(new);
-        if !state.is_start_noted {
+        state.start.unwrap_or_else(|| {
+            let start = StartRec { after: state.seq, base: state.base_seq() };
             batch.put(Space::Session, start_key(&self.id, self.shared.epoch), start.encode());
-        }
-        start
+            start
+        })
     }
 
     /// What may wait for the disk, before the session's lock is taken: inode numbers, and room in the journal's queue.
@@ -621,7 +616,7 @@ impl Session {
         let went_on = self.note_start(state, &mut changes);
         batch(&before, seq, &mut changes)?;
         let at = self.shared.submit(changes)?;
-        (state.start, state.is_start_noted) = (Some(went_on), true);
+        state.start = Some(went_on);
         let job = self.fold_job(state, at);
         let start = to.tree.clone();
         state.tree = to.tree.clone();

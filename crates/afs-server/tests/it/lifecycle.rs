@@ -27,10 +27,11 @@ async fn a_repair_finds_every_blob_and_leaves_a_running_server_alone() {
     let [client, _] = server.both().await;
     let id = git_session(&client, &repo).await["session_id"].clone();
     let paths = client.ok("FileSystem.ListDirectory", json!({"session_id": id, "path": "/"})).await;
-    assert_eq!(afs_server::repair(server.dir.path()).err().unwrap().reason, Reason::InUse);
+    let data = server.dir.path().join("data");
+    assert_eq!(afs_server::repair(&data).err().unwrap().reason, Reason::InUse);
     drop(client);
     server.stop().await;
-    let rebuilt = afs_server::repair(server.dir.path()).unwrap();
+    let rebuilt = afs_server::repair(&data).unwrap();
     assert!(rebuilt.blobs > 0 && rebuilt.damaged.is_empty(), "{rebuilt:?}");
     server.running = Some(start(config(server.dir.path())).await.unwrap());
     let [client, _] = server.both().await;
