@@ -171,7 +171,23 @@ impl FileSystemService for FileSystem {
             limit: r.limit,
             if_none_match: r.if_none_match,
         };
-        self.stream(false, move |engine, sink| range.run(engine, sink)).await
+        let engine = self.0.engine.clone();
+        let opened = self.0.pool.run(move || {
+            let range = range.open(&engine)?;
+            let mut whole = Vec::new();
+            if range.is_small() {
+                range.run(&mut |part| {
+                    whole.push(part);
+                    true
+                })?;
+            }
+            Ok((range, whole))
+        });
+        let (range, whole) = opened.await.map_err(fail)?;
+        if range.is_small() {
+            return Ok(Response::new(Box::pin(futures::stream::iter(whole).map(Ok))));
+        }
+        self.stream(false, move |_, sink| range.run(sink)).await
     }
 
     async fn write_file(&self, r: Request<Streaming<v1::WriteFileRequest>>) -> Reply<MutationResponse> {

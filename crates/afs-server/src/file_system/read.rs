@@ -18,13 +18,16 @@ pub(crate) struct FileRange {
     pub(crate) if_none_match: String,
 }
 
+/// A range of a file that is there, of one instant.
+pub(crate) struct OpenRange {
+    reader: Reader,
+    offset: u64,
+    wanted: u64,
+}
+
 impl FileRange {
-    /// Hands over the entry, then the bytes.
-    pub(crate) fn run(
-        &self,
-        engine: &Engine,
-        sink: &mut dyn FnMut(v1::ReadFileResponse) -> bool,
-    ) -> Result<()> {
+    /// Looks the file up.
+    pub(crate) fn open(&self, engine: &Engine) -> Result<OpenRange> {
         let reader = engine.files(&self.session)?.view_at(&self.at)?.open_read(&self.path)?;
         let size = reader.size();
         if self.offset > size {
@@ -33,13 +36,29 @@ impl FileRange {
                 .with("size", size.to_string()));
         }
         let unchanged = !self.if_none_match.is_empty() && self.if_none_match == reader.entry.etag;
-        let head = v1::read_file_response::Part::Entry(wire::entry(reader.entry.clone()));
-        if !sink(v1::ReadFileResponse { part: Some(head) }) || unchanged {
+        let rest = size - self.offset;
+        let wanted = match self.limit {
+            _ if unchanged => 0,
+            0 => rest,
+            limit => limit.min(rest),
+        };
+        Ok(OpenRange { reader, offset: self.offset, wanted })
+    }
+}
+
+impl OpenRange {
+    /// Whether it fits into one piece: then it is read at once, and waits for nobody who reads slowly.
+    pub(crate) fn is_small(&self) -> bool {
+        self.wanted <= limits::MAX_IO_BYTES as u64
+    }
+
+    /// Hands over the entry, then the bytes.
+    pub(crate) fn run(&self, sink: &mut dyn FnMut(v1::ReadFileResponse) -> bool) -> Result<()> {
+        let head = v1::read_file_response::Part::Entry(wire::entry(self.reader.entry.clone()));
+        if !sink(v1::ReadFileResponse { part: Some(head) }) {
             return Ok(());
         }
-        let rest = size - self.offset;
-        let wanted = if self.limit == 0 { rest } else { self.limit.min(rest) };
-        pieces(&reader, self.offset, wanted, &mut |data| {
+        pieces(&self.reader, self.offset, self.wanted, &mut |data| {
             sink(v1::ReadFileResponse { part: Some(v1::read_file_response::Part::Data(data)) })
         })
     }
