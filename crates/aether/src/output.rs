@@ -1,7 +1,16 @@
 //! The only place that writes to stdout and stderr.
+//!
+//! Guarantees: no text of a session or a server moves the cursor, sets a title, turns letters around or forges a line. Names, messages and
+//! whatever else is one text go through [`shown`], on a terminal or not: who reads the lines of a pipe must not be deceived by a
+//! name with a line end either, and what a pipe or log holds is on a terminal later. Content of files (patches, matched lines) is shown on a terminal with
+//! its lines and tabs, and goes into a pipe as it is ([`Output::content`]), so that `aether diff | git apply` works. JSON is exact, with such
+//! characters as `\u` escapes; `--null` and `fs cat` give the bytes.
 
+use afs_types::{is_hidden, show, unescape};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
+use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
 /// Colours, or none.
@@ -47,6 +56,7 @@ pub(crate) struct Output {
     pub(crate) quiet: bool,
     /// Of stdout.
     pub(crate) style: Style,
+    pub(crate) is_terminal: bool,
     /// Of stderr.
     pub(crate) talk_style: Style,
     pub(crate) talk_is_terminal: bool,
@@ -59,6 +69,7 @@ impl Output {
             json,
             quiet,
             style: Style::detect(no_color, io::stdout().is_terminal() && !json),
+            is_terminal: io::stdout().is_terminal(),
             talk_style: Style::detect(no_color, talk_is_terminal),
             talk_is_terminal,
         }
@@ -78,10 +89,23 @@ impl Output {
 
     /// One JSON value on one line.
     pub(crate) fn json_value<T: Serialize + ?Sized>(&self, value: &T) {
-        match serde_json::to_string(value) {
+        match json_text(value) {
             Ok(text) => self.bytes(format!("{text}\n").as_bytes()),
             Err(error) => self.remark(&format!("a result has no JSON form: {error}")),
         }
+    }
+
+    /// Content of a file among other text: as it is, but on a terminal nothing in it is more than lines and tabs.
+    pub(crate) fn content<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        match self.is_terminal {
+            true => shown_lines(text).into(),
+            false => text.into(),
+        }
+    }
+
+    /// The bytes of a path or name in the API's form, and a NUL: for `--null`.
+    pub(crate) fn exact(&self, path: &str) {
+        self.bytes(&[unescape(path).as_slice(), b"\0"].concat());
     }
 
     /// Bytes of a file, or a finished line.
@@ -97,23 +121,47 @@ impl Output {
     /// Something for people, unless they asked for quiet.
     pub(crate) fn remark(&self, text: &str) {
         if !self.quiet && !self.json {
-            self.complain(text);
+            self.complain(&shown_lines(text));
         }
     }
 
-    /// Something for people, always.
+    /// Something for people, always. What is not our own in it has been [`shown`].
     pub(crate) fn complain(&self, text: &str) {
         // Nobody is left to tell when stderr is closed.
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
 }
 
-/// A table without lines, as other tools print them.
+/// A text of a session or server on one line.
+pub(crate) fn shown(text: &str) -> String {
+    show(text, |_| false)
+}
+
+/// The same for several lines, with their tabs.
+pub(crate) fn shown_lines(text: &str) -> String {
+    show(text, |c| matches!(c, '\n' | '\t'))
+}
+
+/// A value on one line of JSON, with what would be hidden as `\u` escapes: to who reads JSON it is the same.
+pub(crate) fn json_text<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<String> {
+    let text = serde_json::to_string(value)?;
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_hidden(c) {
+            // Only strings hold such characters, and all of them have four digits. Writing to a String cannot fail.
+            true => _ = write!(out, "\\u{:04x}", u32::from(c)),
+            false => out.push(c),
+        }
+    }
+    Ok(out)
+}
+
+/// A table without lines, as other tools print them. Every cell is [`shown`].
 pub(crate) fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(head);
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.map(|cell| shown(&cell)));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -121,9 +169,64 @@ pub(crate) fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Ite
     table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
-/// `name: value` lines, empty values left out.
+/// `name: value` lines, empty values left out. Every value is [`shown`].
 pub(crate) fn fields<'a>(style: &Style, list: impl IntoIterator<Item = (&'a str, String)>) -> String {
+    painted_fields(style, list.into_iter().map(|(name, value)| (name, shown(&value))))
+}
+
+/// A text of several lines below its name, indented: no line of it looks like a field.
+pub(crate) fn paragraph(style: &Style, name: &str, text: &str) -> String {
+    let lines = text.trim_end().lines().map(|line| format!("    {}\n", shown(line)));
+    let lines: String = lines.collect();
+    if lines.is_empty() { lines } else { format!("{}\n{lines}", style.dim(name)) }
+}
+
+/// [`fields`] whose values have been shown and then painted.
+pub(crate) fn painted_fields<'a>(style: &Style, list: impl IntoIterator<Item = (&'a str, String)>) -> String {
     let list: Vec<(&str, String)> = list.into_iter().filter(|(_, value)| !value.is_empty()).collect();
     let width = list.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     list.iter().map(|(name, value)| format!("{} {value}\n", style.dim(&format!("{name:width$}")))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVIL: &str = "\x1b]0;t\x07\x1b[2Ja\nb\r\tc\u{202e}d\u{9b}e";
+
+    fn is_harmless(text: &str) -> bool {
+        !text.chars().any(|c| is_hidden(c) && c != '\n')
+    }
+
+    #[test]
+    fn names_forge_nothing() {
+        let line = shown(EVIL);
+        assert!(is_harmless(&line) && !line.contains('\n'), "{line}");
+        let rows = table(["A", "B"], [[EVIL.to_owned(), "x".to_owned()]]);
+        assert!(is_harmless(&rows) && rows.lines().count() == 2, "{rows}");
+        let list = fields(&Style::plain(), [("name", EVIL.to_owned()), ("other", "x".to_owned())]);
+        assert!(is_harmless(&list) && list.lines().count() == 2, "{list}");
+        let text = paragraph(&Style::plain(), "message", "one\nbranch main\x1b[A\n");
+        assert_eq!(text, "message\n    one\n    branch main\\u{1b}[A\n");
+    }
+
+    #[test]
+    fn content_is_exact_in_a_pipe_and_harmless_on_a_terminal() {
+        let mut out = Output::new(false, false, true);
+        out.is_terminal = false;
+        assert_eq!(out.content(EVIL), EVIL);
+        out.is_terminal = true;
+        let seen = out.content(EVIL);
+        assert!(
+            is_harmless(&seen.replace('\t', "")) && seen.contains('\t') && seen.lines().count() == 2,
+            "{seen}"
+        );
+    }
+
+    #[test]
+    fn json_is_exact_and_harmless() {
+        let text = json_text(EVIL).unwrap();
+        assert!(text.is_ascii() && is_harmless(&text), "{text}");
+        assert_eq!(serde_json::from_str::<String>(&text).unwrap(), EVIL);
+    }
 }

@@ -1,8 +1,8 @@
 //! The `git` program as a hardened child process: the only way to a network, and to packs that are not ours.
 //!
 //! Guarantees: no host environment or configuration reaches it but what is named in [`KEPT_ENVIRONMENT`]; no hook,
-//! file monitor, helper, prompt, submodule or lazy fetch runs; it ends when the caller cancels; its words reach a
-//! caller without credentials and without control characters.
+//! file monitor, helper, prompt, submodule or lazy fetch runs; it ends when the caller cancels or its
+//! time is over; its words reach a caller without credentials and without control characters.
 //! Deliberately absent: running git inside a session's tree. It never happens.
 
 use crate::Progress;
@@ -97,6 +97,8 @@ pub(crate) struct Call<'a> {
     pub(crate) output: Option<File>,
     /// It is killed after this time.
     pub(crate) timeout: Option<Duration>,
+    /// It is killed when it has said nothing, not even how far it is, for this time.
+    pub(crate) silence: Option<Duration>,
 }
 
 /// What a run left behind.
@@ -105,11 +107,19 @@ pub(crate) struct Done {
     pub(crate) stdout: Vec<u8>,
     /// Already redacted.
     pub(crate) messages: String,
+    /// The limit that it was killed at, and words on what was limited.
+    pub(crate) late: Option<(Duration, &'static str)>,
 }
 
 impl Done {
-    /// The error for a run that failed: `reason`, unless git says that the disk is full.
+    /// The error for a run that failed: `reason`, unless its time was over or git says that the disk is full.
     pub(crate) fn error(&self, reason: Reason, what: &str) -> Error {
+        if let Some((limit, of)) = self.late {
+            let text = format!("{what}: git was stopped after {} s{of}: {}", limit.as_secs(), self.messages);
+            return Error::new(Reason::TimedOut, text)
+                .with("limit", limit.as_secs().to_string())
+                .next("see why the source does not answer, then try again");
+        }
         let full =
             ["No space left on device", "Disk quota exceeded"].iter().any(|m| self.messages.contains(m));
         Error::new(if full { Reason::NoSpace } else { reason }, format!("{what}: {}", self.messages))
@@ -189,7 +199,7 @@ impl Git {
             }
             _ => Error::io("start git", e),
         })?;
-        watch(&mut child, call.timeout.map(|t| Instant::now() + t), progress)
+        watch(&mut child, Limits { total: call.timeout, silence: call.silence }, progress)
     }
 
     /// Runs git on a repository of ours, where failure is a fault.
@@ -218,13 +228,31 @@ enum Word {
     Stdout(std::io::Result<Vec<u8>>),
 }
 
-/// Reads both streams to their ends, reports progress, and kills the child's group when cancelled.
-fn watch(child: &mut Child, until: Option<Instant>, progress: &dyn Progress) -> Result<Done> {
+/// How long a run may take.
+struct Limits {
+    total: Option<Duration>,
+    silence: Option<Duration>,
+}
+
+impl Limits {
+    /// The limit that was reached by a run that began, and last said something, at these times.
+    fn reached(&self, began: Instant, spoke: Instant) -> Option<(Duration, &'static str)> {
+        let total = self.total.filter(|limit| began.elapsed() > *limit).map(|limit| (limit, ""));
+        let silence =
+            self.silence.filter(|limit| spoke.elapsed() > *limit).map(|limit| (limit, " of silence"));
+        total.or(silence)
+    }
+}
+
+/// Reads both streams to their ends, reports progress, and kills the child's group when cancelled or late.
+fn watch(child: &mut Child, limits: Limits, progress: &dyn Progress) -> Result<Done> {
     let (send, receive) = mpsc::channel();
+    let began = Instant::now();
+    let mut spoke = began;
     let (stderr, stdout) = (child.stderr.take(), child.stdout.take());
     let mut messages = String::new();
     let mut output = Ok(Vec::new());
-    let (mut stopped, mut late) = (false, false);
+    let (mut stopped, mut late) = (false, None);
     std::thread::scope(|scope| {
         let lines = send.clone();
         scope.spawn(move || stderr.map(|s| read_lines(s, &lines)));
@@ -235,15 +263,18 @@ fn watch(child: &mut Child, until: Option<Instant>, progress: &dyn Progress) -> 
         });
         loop {
             match receive.recv_timeout(Duration::from_millis(50)) {
-                Ok(Word::Line(line)) => note(&line, &mut messages, progress),
+                Ok(Word::Line(line)) => {
+                    spoke = Instant::now();
+                    note(&line, &mut messages, progress);
+                }
                 Ok(Word::Stdout(bytes)) => output = bytes,
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            if !stopped && !late {
+            if !stopped && late.is_none() {
                 stopped = progress.cancelled();
-                late = until.is_some_and(|until| Instant::now() > until);
-                if stopped || late {
+                late = limits.reached(began, spoke);
+                if stopped || late.is_some() {
                     kill(child);
                 }
             }
@@ -254,10 +285,10 @@ fn watch(child: &mut Child, until: Option<Instant>, progress: &dyn Progress) -> 
         return Err(cancelled());
     }
     let stdout = output.map_err(|e| Error::io("read from git", e))?;
-    if late {
+    if late.is_some() {
         messages.push_str("fatal: no answer in time\n");
     }
-    Ok(Done { status, stdout, messages: for_people(&messages) })
+    Ok(Done { status, stdout, messages: for_people(&messages), late })
 }
 
 fn kill(child: &Child) {
@@ -356,6 +387,32 @@ mod tests {
         for line in ["fatal: no", "error: x: 12", "hint: 12 things", "", ": 1", "remote: a%: 1% (2/3)"] {
             let got = parse(line);
             assert!(got.is_none() || line.starts_with("hint"), "{line:?} {got:?}");
+        }
+    }
+
+    #[test]
+    fn who_says_nothing_for_too_long_is_late_and_who_goes_on_is_not() {
+        // A shell instead of git.
+        let run = |script: &str, limits: Limits| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]).process_group(0);
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            watch(&mut command.spawn().unwrap(), limits, &crate::NoProgress).unwrap()
+        };
+        let moment = Duration::from_secs(1);
+        let (silence, total) = (Some(moment), Some(moment));
+        let talk = "for i in 1 2 3 4 5 6 7 8 9 10; do echo $i >&2; sleep 0.2; done";
+        let done = run(talk, Limits { total: None, silence });
+        assert!(done.status.success() && done.late.is_none(), "{}", done.messages);
+        let late = [
+            run(&format!("{talk}; sleep 60"), Limits { total: None, silence }),
+            run(&format!("{talk}; {talk}; sleep 60"), Limits { total, silence: None }),
+        ];
+        for done in late {
+            assert!(!done.status.success());
+            let error = done.error(Reason::SourceUnavailable, "x");
+            assert_eq!(error.reason, Reason::TimedOut, "{error:?}");
+            assert!(error.metadata().iter().any(|(name, _)| *name == "limit"), "{error:?}");
         }
     }
 

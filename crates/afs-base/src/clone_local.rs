@@ -1,15 +1,18 @@
-//! The objects of a local source: its packs are hard-linked (copied across file systems), loose objects are packed
-//! once, and nothing borrowed stays behind.
+//! The objects of a local source: its packs are copied, by the kernel and once (as a clone that shares blocks where the
+//! file system can do that), loose objects are packed once, and nothing borrowed stays behind.
 //!
-//! Guarantees: afterwards the mirror stands alone and has no loose objects. Deliberately absent: references, which
-//! `git clone --shared` has brought.
+//! Guarantees: afterwards the mirror stands alone, no file of it is also the source's, and it has no loose objects. A
+//! hard link would be cheaper, but packs are mapped: whoever owns the source could cut the file off under the map, which
+//! ends the server, or change what commits stand on. Deliberately absent: references, which `git clone --shared` has brought.
 
 use crate::Progress;
-use crate::child::{Call, Git};
+use crate::child::{Call, Git, cancelled};
 use afs_types::{Error, Name, Reason, Result};
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Turns the fresh `--shared` clone at `mirror` into one that stands alone.
@@ -26,7 +29,7 @@ pub(crate) fn take_objects(
     let text = match fs::read(&alternates) {
         Ok(text) => text,
         // A bundle, or a source that git chose to copy.
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(step(e)),
     };
     let dirs: Vec<PathBuf> = text
@@ -43,7 +46,7 @@ pub(crate) fn take_objects(
         fs::create_dir_all(&pack_dir).map_err(step)?;
         let mut loose = Vec::new();
         for dir in &dirs {
-            link_packs(&dir.join("pack"), &pack_dir, progress)?;
+            copy_packs(&dir.join("pack"), &pack_dir, progress)?;
             list_loose(dir, &mut loose)?;
         }
         if !loose.is_empty() {
@@ -60,18 +63,18 @@ pub(crate) fn take_objects(
     fs::remove_file(&alternates).map_err(step)
 }
 
-/// Hard links, or copies, all packs with their indexes. An index comes after its pack, as git does it.
-fn link_packs(from: &Path, to: &Path, progress: &dyn Progress) -> Result<()> {
-    let step = |path: &Path, e| Error::io(format_args!("copy {}", path.display()), e);
+/// Copies all packs with their indexes. An index comes after its pack, as git does it.
+fn copy_packs(from: &Path, to: &Path, progress: &dyn Progress) -> Result<()> {
+    let step = |e| Error::io(format_args!("list {}", from.display()), e);
     let mut files = Vec::new();
     match fs::read_dir(from) {
         Ok(entries) => {
             for entry in entries {
-                files.push(entry.map_err(|e| step(from, e))?.path());
+                files.push(entry.map_err(step)?.path());
             }
         }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(step(from, e)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(step(e)),
     }
     let rank = |p: &Path| ["pack", "rev", "idx"].iter().position(|e| p.extension().is_some_and(|x| x == *e));
     let mut packs: Vec<(usize, PathBuf)> = files.into_iter().filter_map(|p| Some((rank(&p)?, p))).collect();
@@ -80,31 +83,53 @@ fn link_packs(from: &Path, to: &Path, progress: &dyn Progress) -> Result<()> {
     for (done, (_, path)) in packs.iter().enumerate() {
         progress.update("copying packs", done as u64, Some(total));
         let Some(name) = path.file_name() else { continue };
-        let target = to.join(name);
-        // A hard link of a symbolic link is one too, so what arrived is looked at, not what was there before.
-        if fs::hard_link(path, &target).is_err() {
-            copy_regular(path, &target)?;
-        }
-        let kind = fs::symlink_metadata(&target).map_err(|e| step(path, e))?;
-        if !kind.is_file() {
-            fs::remove_file(&target).map_err(|e| step(path, e))?;
-            return Err(Error::new(
-                Reason::HostileTree,
-                format!("{}: a pack that is not a regular file", Name::lossy(crate::url::path_bytes(path))),
-            ));
-        }
+        copy_regular(path, &to.join(name), progress)?;
     }
     Ok(())
 }
 
-fn copy_regular(from: &Path, to: &Path) -> Result<()> {
+/// Bytes copied between two looks at whether anybody still wants them.
+const COPY_BYTES: u64 = 256 << 20;
+
+/// A copy of a regular file, which must be one. Its owner may change it meanwhile: then the copy is a mixture, and whoever reads it
+/// finds that; but it is ours, and stays as it is. Synced with the rest of the mirror.
+fn copy_regular(from: &Path, to: &Path, progress: &dyn Progress) -> Result<()> {
     use rustix::fs::{Mode, OFlags};
+    use rustix::io::Errno;
     let step = |e| Error::io(format_args!("copy {}", from.display()), e);
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = rustix::fs::open(from, flags, Mode::empty()).map_err(|e| step(e.into()))?;
-    let mut file = File::from(file);
-    let mut copy = File::create_new(to).map_err(step)?;
-    std::io::copy(&mut file, &mut copy).and_then(|_| copy.sync_all()).map_err(step)
+    let odd = || {
+        let shown = Name::lossy(crate::url::path_bytes(from));
+        Error::new(Reason::HostileTree, format!("{shown}: a pack that is not a regular file"))
+    };
+    // NONBLOCK: a pipe in the file's place must not hold us up.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = match rustix::fs::open(from, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::LOOP | Errno::NXIO) => return Err(odd()),
+        Err(e) => return Err(step(e.into())),
+    };
+    let kind = file.metadata().map_err(step)?;
+    if !kind.is_file() {
+        return Err(odd());
+    }
+    let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o444).open(to).map_err(step)?;
+    if rustix::fs::ioctl_ficlone(&copy, &file).is_ok() {
+        return Ok(());
+    }
+    // As long as it is now: somebody may write to it faster than it is copied.
+    let mut left = kind.len();
+    while left > 0 {
+        if progress.cancelled() {
+            return Err(cancelled());
+        }
+        // `copy_file_range`, or what else the kernel has for these two file systems.
+        let copied = io::copy(&mut (&file).take(left.min(COPY_BYTES)), &mut copy).map_err(step)?;
+        if copied == 0 {
+            break;
+        }
+        left -= copied;
+    }
+    Ok(())
 }
 
 /// The last resort when git finds the source's history broken: the objects as they are, without a look at what

@@ -57,8 +57,10 @@ pub(crate) struct Tree {
 /// Parent of the root's entries.
 pub(crate) const ROOT: u32 = u32::MAX;
 
-/// Objects that a thread takes at once.
+/// Most objects that a thread takes at once: neighbours in a pack are made from one another.
 const CHUNK: usize = 128;
+/// Fewest. Towards the end the chunks become smaller, so that no thread is left alone with many large objects.
+const LAST_CHUNK: usize = 4;
 /// A tree that is this much larger than the distinct trees that make it is a bomb.
 const MAX_EXPANSION: u64 = 256;
 /// Below this number of entries nothing is called a bomb.
@@ -75,11 +77,11 @@ impl Job<'_> {
         let source = Source::new(url, dirs, self.progress)?;
         let (mirror, head) = source.prepare(reference, self.rng)?;
         let scratch = Scratch::new(&dirs.temp, self.rng)?;
-        let packs = Packs::open(&[mirror.path.join("objects")])?;
+        let packs = Packs::open(&[mirror.now().join("objects")])?;
         let target = Target::new(self.blobs);
         let commit = packs.reader().commit(&head.oid)?;
         let tree = self.read_tree(&packs, commit.tree)?;
-        let refs = Refs::of_repository(&source.git, &mirror.path, self.progress)?;
+        let refs = Refs::of_repository(&source.git, mirror.now(), self.progress)?;
         let import = Import {
             job: self,
             git: &source.git,
@@ -88,13 +90,13 @@ impl Job<'_> {
             scratch: &scratch,
             target: &target,
         };
-        let pack_files = git_dir::pack_files(&mirror.path)?;
+        let pack_files = git_dir::pack_files(mirror.now())?;
         let (pack_blobs, contents) = import.store_blobs(&tree, &pack_files)?;
         let git_dir = GitDir {
             url: source.remote.shown(),
             head: &head,
             refs: &refs,
-            mirror: &mirror.path,
+            mirror: mirror.now(),
             packs: pack_files
                 .iter()
                 .zip(pack_blobs)
@@ -113,7 +115,7 @@ impl Job<'_> {
                 head_oid: hex(&oid),
                 head_ref: branch,
                 tree_oid: hex(&commit.tree),
-                mirror: mirror.path.clone(),
+                mirror: mirror.settle(self.progress)?,
             }),
             stored_bytes: target.stored_bytes(),
         })
@@ -297,7 +299,7 @@ impl Import<'_> {
         let file = self.scratch.path().join(hex(oid));
         let step = |e| Error::io(format_args!("write {}", file.display()), e);
         let output = File::create(&file).map_err(step)?;
-        let call = Call { git_dir: Some(&self.mirror.path), output: Some(output), ..Call::default() };
+        let call = Call { git_dir: Some(self.mirror.now()), output: Some(output), ..Call::default() };
         self.git.must(call, ["cat-file", "blob", &hex(oid)], self.job.progress)?;
         let content = store_file(&file, sink)?;
         std::fs::remove_file(&file).map_err(step)?;
@@ -360,11 +362,9 @@ impl Storing<'_> {
     }
 }
 
+/// Stores a file of ours that nobody writes to any more.
 fn store_file(path: &Path, sink: &mut Sink<'_>) -> Result<Content> {
-    let step = |e| Error::io(format_args!("read {}", path.display()), e);
-    let file = File::open(path).map_err(step)?;
-    let len = file.metadata().map_err(step)?.len();
-    Ok((sink.put_file(&file, len)?, len))
+    sink.put_finished(path)
 }
 
 /// A blob that some symbolic link has as its target.
@@ -434,7 +434,12 @@ impl<'a> Work<'a> {
         if self.stop.load(Ordering::Relaxed) {
             return None;
         }
-        let from = self.next.fetch_add(CHUNK, Ordering::Relaxed);
-        (from < self.len).then(|| from..self.len.min(from + CHUNK))
+        let end = |from: usize| {
+            let left = self.len.saturating_sub(from);
+            from + left.min((left / 64).clamp(LAST_CHUNK, CHUNK))
+        };
+        let more = |from| (from < self.len).then(|| end(from));
+        let from = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(from..end(from))
     }
 }

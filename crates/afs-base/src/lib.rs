@@ -34,6 +34,7 @@ pub use commit::{CommitMeta, CommitWritten, EditContent, EditEntry, TreeEdit, wr
 pub use object::Oid;
 pub use push::{Pushed, push};
 pub use tracked::Tracked;
+pub use url::without_password;
 
 use afs_core::base::{BaseBuilder, BaseTable, NewEntry, NodeKind};
 use afs_store::BlobStore;
@@ -95,6 +96,14 @@ pub struct GitBase {
     pub tree_oid: String,
     /// The mirror, for [`write_commit`] and [`push`].
     pub mirror: PathBuf,
+}
+
+impl GitBase {
+    /// What [`resolve`] would have said of exactly this base. It can be another than it said before the import, when the source moved between.
+    pub fn identity(&self) -> String {
+        let key = self.mirror.file_stem().map_or_else(Default::default, |k| k.to_string_lossy());
+        identity(&self.head_oid, self.head_ref.as_deref(), &key)
+    }
 }
 
 /// Who wants to know how far it is, and may stop it.
@@ -209,8 +218,18 @@ pub fn resolve(spec: &ImportSpec, dirs: &ImportDirs) -> Result<String> {
     let ImportSpec::Git { url, reference } = spec else { return Ok(String::new()) };
     let source = mirror::Source::new(url, dirs, &NoProgress)?;
     let head = source.look(reference.as_deref())?;
-    let branch = head.branch.map_or(String::new(), |b| format!("refs/heads/{b}"));
-    Ok(format!("{} {branch} {}", object::hex(&head.oid), source.remote.key))
+    Ok(identity(&object::hex(&head.oid), head.branch.as_deref(), &source.remote.key))
+}
+
+fn identity(oid: &str, branch: Option<&str>, mirror: &str) -> String {
+    let branch = branch.map_or(String::new(), |b| format!("refs/heads/{b}"));
+    format!("{oid} {branch} {mirror}")
+}
+
+/// The mirror of the source that an answer of [`resolve`] is about, also when nobody knows its URL any more.
+pub fn mirror_of_identity(identity: &str, dirs: &ImportDirs) -> Option<PathBuf> {
+    let key = identity.rsplit(' ').next().filter(|k| object::parse_hex(k.as_bytes()).is_some())?;
+    Some(mirror::path_named(dirs, key))
 }
 
 /// Where the mirror of a git URL is, for [`write_commit`] and [`push`]. It need not exist yet.

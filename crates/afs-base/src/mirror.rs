@@ -4,7 +4,7 @@
 //! (a second bare repository that borrows the mirror's objects and holds the commits that sessions made, so that one
 //! session's commits are never in another's history), `<key>.lock`.
 //!
-//! Guarantees: a mirror appears whole or not at all; `kill -9` at any moment leaves one that the next import uses;
+//! Guarantees: a mirror appears whole and on disk, or not at all; `kill -9` at any moment leaves one that the next import uses;
 //! objects are never pruned. Deliberately absent: reading objects ([`crate::packs`]).
 
 use crate::child::{Call, Done, Git};
@@ -14,15 +14,49 @@ use crate::refs::{Head, Refs};
 use crate::temp::{Lock, Scratch, sync_dir, sync_tree};
 use crate::url::Remote;
 use crate::{ImportDirs, Progress, clone_local};
-use afs_types::{Error, Reason, Result, Rng};
+use afs_types::{Error, Reason, Result, Rng, limits};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A mirror that may be read: shared with other readers, not with writers.
 pub(crate) struct Mirror {
+    /// Where it is in the end.
     pub(crate) path: PathBuf,
     pub(crate) lock: Lock,
+    /// A copy of a local source that is not on disk yet; it gets its place by [`Mirror::settle`]. Until then nobody else has the lock.
+    fresh: Option<Fresh>,
+}
+
+struct Fresh {
+    path: PathBuf,
+    _scratch: Scratch,
+}
+
+impl Mirror {
+    /// Where it is now.
+    pub(crate) fn now(&self) -> &Path {
+        self.fresh.as_ref().map_or(&self.path, |fresh| &fresh.path)
+    }
+
+    /// Makes a fresh mirror durable and gives it its place. Called when the import has read it: a copy is quickly made again, so that an
+    /// import need not begin with a wait for the disk.
+    pub(crate) fn settle(mut self, progress: &dyn Progress) -> Result<PathBuf> {
+        if let Some(fresh) = self.fresh.take() {
+            place(&fresh.path, &self.path)?;
+            self.lock.change(true, progress)?;
+        }
+        Ok(self.path)
+    }
+}
+
+/// Syncs a mirror and moves it to its place.
+fn place(fresh: &Path, path: &Path) -> Result<()> {
+    // Copied packs, and what git writes besides objects (HEAD, settings, references, our own link to the objects) and leaves to the kernel.
+    sync_tree(fresh)?;
+    std::fs::rename(fresh, path)
+        .map_err(|e| Error::io(format_args!("move the mirror to {}", path.display()), e))?;
+    path.parent().map_or(Ok(()), sync_dir)
 }
 
 /// What is needed to reach one source.
@@ -37,12 +71,20 @@ pub(crate) struct Source<'a> {
 const COMMITS: &str = "aether";
 /// How long a source may take to say what references it has.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long git may say nothing while it fetches. It tells how far it is at least once a second while anything comes, so this is for a
+/// source that prepares what it sends, and for git that checks what has come.
+const FETCH_SILENCE: Duration = Duration::from_secs(limits::MAX_FETCH_SILENCE_S);
 /// A mirror with more packs than this is consolidated.
 const MAX_PACKS: usize = 24;
 
 /// The mirror's directory for a remote.
 pub(crate) fn path_of(dirs: &ImportDirs, remote: &Remote) -> PathBuf {
-    dirs.mirrors.join(format!("{}.git", remote.key))
+    path_named(dirs, &remote.key)
+}
+
+/// The mirror's directory for a remote's key.
+pub(crate) fn path_named(dirs: &ImportDirs, key: &str) -> PathBuf {
+    dirs.mirrors.join(format!("{key}.git"))
 }
 
 /// The object directories of a mirror: its own, and that of sessions' commits.
@@ -156,9 +198,9 @@ impl<'a> Source<'a> {
                 return Ok((mirror, Head { oid, branch: None }));
             }
         }
-        let mirror = self.open(false)?;
+        let mut mirror = self.open(false)?;
         let head = match self.path().exists() {
-            false => self.first_clone(&mirror, name, rng)?,
+            false => self.first_clone(&mut mirror, name, rng)?,
             true => {
                 let head = self.look(reference)?;
                 if !holds(&mirror.path, &head.oid)? {
@@ -168,19 +210,21 @@ impl<'a> Source<'a> {
                 head
             }
         };
-        if !holds(&mirror.path, &head.oid)? {
+        if !holds(mirror.now(), &head.oid)? {
             return Err(self.no_such_ref(name));
         }
-        mirror.lock.change(true, self.progress)?;
+        if mirror.fresh.is_none() {
+            mirror.lock.change(true, self.progress)?;
+        }
         Ok((mirror, head))
     }
 
     fn open(&self, shared: bool) -> Result<Mirror> {
         let lock = self.dirs.mirrors.join(format!("{}.lock", self.remote.key));
-        Ok(Mirror { path: self.path(), lock: Lock::take(&lock, shared, self.progress)? })
+        Ok(Mirror { path: self.path(), lock: Lock::take(&lock, shared, self.progress)?, fresh: None })
     }
 
-    fn first_clone(&self, mirror: &Mirror, name: &str, rng: &dyn Rng) -> Result<Head> {
+    fn first_clone(&self, mirror: &mut Mirror, name: &str, rng: &dyn Rng) -> Result<Head> {
         // Asked first: the clone's own HEAD is a guess when the source's is detached.
         let head = self.find(name)?;
         let scratch = Scratch::new(&self.dirs.temp, rng)?;
@@ -190,7 +234,8 @@ impl<'a> Source<'a> {
         args.push(if local.is_some() { "--shared" } else { "--progress" }.into());
         args.extend(["--no-recurse-submodules".into(), "--".into(), self.remote.target.clone()]);
         args.push(fresh.clone().into_os_string());
-        let done = self.git.run(self.call(None, Some(&mirror.lock)), &args, self.progress)?;
+        let call = Call { silence: Some(FETCH_SILENCE), ..self.call(None, Some(&mirror.lock)) };
+        let done = self.git.run(call, &args, self.progress)?;
         if !done.status.success() {
             return Err(self.failed(&done));
         }
@@ -205,11 +250,12 @@ impl<'a> Source<'a> {
         if !holds(&fresh, &head.oid)? {
             self.fetch(&fresh, &mirror.lock, name, &head)?;
         }
-        // What git writes besides objects (HEAD, settings, references, our own link to the objects) it leaves to the kernel.
-        sync_tree(&fresh)?;
-        std::fs::rename(&fresh, &mirror.path)
-            .map_err(|e| Error::io(format_args!("move the mirror to {}", mirror.path.display()), e))?;
-        sync_dir(&self.dirs.mirrors)?;
+        if local.is_some() {
+            mirror.fresh = Some(Fresh { path: fresh, _scratch: scratch });
+        } else {
+            // What came over a network is kept, whatever becomes of the import.
+            place(&fresh, &mirror.path)?;
+        }
         Ok(head)
     }
 
@@ -222,7 +268,8 @@ impl<'a> Source<'a> {
             args.extend(["--no-tags", "--no-recurse-submodules", "--"].map(OsString::from));
             args.push(self.remote.target.clone());
             args.extend(specs.iter().map(OsString::from));
-            self.git.run(self.call(Some(mirror), Some(lock)), &args, self.progress)
+            let call = Call { silence: Some(FETCH_SILENCE), ..self.call(Some(mirror), Some(lock)) };
+            self.git.run(call, &args, self.progress)
         };
         let all = ["+refs/heads/*:refs/heads/*".to_owned(), "+refs/tags/*:refs/tags/*".to_owned()];
         let done = run(true, &all)?;

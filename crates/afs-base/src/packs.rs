@@ -3,6 +3,7 @@
 //! Guarantees: an object is found or the error says which is missing; no object makes us hold more than
 //! [`MAX_IN_MEMORY`] beside the kept bases, whatever a pack says, and no chain of deltas is endless. A [`Packs`] is shared by threads, a [`Reader`]
 //! belongs to one; it keeps what deltas are made from, so that a family of deltas costs one inflating of each.
+//! Packs are mapped, so only those of a mirror are opened, whose files nobody else can cut off (see [`crate::clone_local`]), and never a source's own.
 //! Deliberately absent: loose objects (a mirror has none, see [`crate::mirror`]), writing, and a check of object names:
 //! git makes it when it fetches, and for a repository on this machine its owner is trusted as by `git clone --local`.
 

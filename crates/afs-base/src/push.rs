@@ -2,7 +2,8 @@
 //!
 //! Guarantees: the branch moves only forward from what it was, or from exactly what the caller expects; nobody else's
 //! commit is lost. No hook, filter or other program of a *local* target's configuration runs, for a target's
-//! directory may be anybody's; over a network the other side runs what it wants.
+//! directory may be anybody's; over a network the other side runs what it wants, but is not waited for beyond
+//! [`limits::MAX_PUSH_S`]: a hook that hangs there holds nothing here for ever.
 //! Deliberately absent: merging; a conflict is the caller's to resolve.
 
 use crate::child::{Call, Done};
@@ -11,9 +12,10 @@ use crate::object::{Oid, parse_hex};
 use crate::packs::Packs;
 use crate::refs::is_branch_name;
 use crate::{ImportDirs, Progress};
-use afs_types::{Error, Reason, Result};
+use afs_types::{Error, Reason, Result, limits};
 use std::ffi::OsString;
 use std::path::Path;
+use std::time::Duration;
 
 /// What a push did.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,7 +34,7 @@ const RECEIVE_PACK: &str = "git -c core.hooksPath=/dev/null -c core.fsmonitor=fa
 /// whatever history says. `expect` the empty text: the branch must not be there.
 ///
 /// `PROMOTE_CONFLICT` if the branch is not as expected, `PERMISSION_DENIED` if the source declines,
-/// `SOURCE_UNAVAILABLE` if it cannot be reached.
+/// `SOURCE_UNAVAILABLE` if it cannot be reached, `TIMED_OUT` if it has not answered in time; the branch may have moved then.
 pub fn push(
     mirror: &Path,
     url: &str,
@@ -65,9 +67,14 @@ pub fn push(
     }
     args.extend(["--".into(), source.remote.target.clone()]);
     args.push(format!("{oid}:refs/heads/{branch}").into());
-    let call = Call { git_dir: Some(&commits), remote: Some(&source.remote), ..Call::default() };
-    let done = source.git.run(call, &args, progress)?;
+    let done = send(&source, &commits, &args, Duration::from_secs(limits::MAX_PUSH_S))?;
     outcome(&done, oid, branch, &source.remote.shown())
+}
+
+fn send(source: &Source<'_>, commits: &Path, args: &[OsString], limit: Duration) -> Result<Done> {
+    let remote = Some(&source.remote);
+    let call = Call { git_dir: Some(commits), remote, timeout: Some(limit), ..Call::default() };
+    source.git.run(call, args, source.progress)
 }
 
 /// Reads `--porcelain`: `<flag> TAB <from>:<to> TAB <summary>`.
@@ -119,4 +126,30 @@ fn rejected(summary: &str, messages: &str, branch: &str, shown: &str) -> Error {
     }
     error(Reason::PermissionDenied, format!("{shown}: the source declined {branch}: {why}; {messages}"))
         .next("promote to a branch that the source lets you change, or ask its owner")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NoProgress;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_source_that_never_answers_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let dirs = ImportDirs { mirrors: dir.path().join("mirrors"), temp: dir.path().join("temp") };
+        // Takes the connection, like a server that is alive and hangs.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("git://{}/x.git", listener.local_addr().unwrap());
+        let source = Source::new(&url, &dirs, &NoProgress).unwrap();
+        let commits = dir.path().join("commits.git");
+        let init: [OsString; 4] = ["init".into(), "--quiet".into(), "--bare".into(), commits.clone().into()];
+        source.git.must(Call::default(), init, &NoProgress).unwrap();
+        let args = ["push", "--porcelain", "--", url.as_str(), ":refs/heads/b"].map(OsString::from);
+        let done = send(&source, &commits, &args, Duration::from_millis(500)).unwrap();
+        let error = outcome(&done, "", "b", &url).unwrap_err();
+        assert_eq!(error.reason, Reason::TimedOut, "{error:?}");
+        assert!(error.metadata().iter().any(|(name, _)| *name == "limit"), "{error:?}");
+        assert!(error.next_step().contains("does not answer"), "{error:?}");
+    }
 }

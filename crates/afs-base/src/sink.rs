@@ -4,6 +4,7 @@ use afs_store::{BlobStore, PackWriter};
 use afs_types::{BlobId, Result, limits};
 use std::collections::HashMap;
 use std::fs::File;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 /// The store as one import sees it.
@@ -68,6 +69,13 @@ impl Sink<'_> {
         }
         let id = self.writer.put_file(file, len)?;
         self.note(id, len)
+    }
+
+    /// Stores a file that nobody writes to any more, without copying it where that is possible; returns its length, too.
+    pub(crate) fn put_finished(&mut self, path: &Path) -> Result<(Option<BlobId>, u64)> {
+        let (id, len) = self.writer.put_finished(path)?;
+        let id = if len == 0 { None } else { self.note(id, len)? };
+        Ok((id, len))
     }
 
     /// A large blob that is not in a pack has a file of its own, which appears when it is durable: without one it is new.

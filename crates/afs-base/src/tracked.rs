@@ -1,6 +1,7 @@
 //! What a commit's tree holds, asked path by path.
 //!
-//! Guarantees: each directory is read once, and a directory that is not there answers for all that would lie below it.
+//! Guarantees: each directory that a path is asked of is read once, and one that is not there answers for all that would lie below it.
+//! Comparing with another commit reads only the directories that differ.
 
 use crate::mirror::object_dirs;
 use crate::object::{Oid, parse_hex, parse_tree};
@@ -15,6 +16,7 @@ type Dir = HashMap<Vec<u8>, Option<Oid>>;
 /// The tree of one commit.
 pub struct Tracked {
     packs: Packs,
+    root: Oid,
     /// By path; none: no such directory.
     dirs: HashMap<Vec<u8>, Option<Dir>>,
 }
@@ -27,15 +29,15 @@ impl Tracked {
         let root = root.ok_or_else(|| {
             Error::invalid("tree", "the id of a tree that the mirror holds").with("oid", tree)
         })?;
-        let mut tracked = Self { packs, dirs: HashMap::new() };
+        let mut tracked = Self { packs, root, dirs: HashMap::new() };
         let dir = tracked.read(&root, b"")?;
         tracked.dirs.insert(Vec::new(), Some(dir));
         Ok(tracked)
     }
 
-    /// Whether a file, link or submodule, or a directory that leads to one, is at this path.
+    /// Whether a file, link or submodule is at this path. What git tracks is files: a directory is not tracked itself.
     pub fn holds(&mut self, path: &[&[u8]]) -> Result<bool> {
-        let Some((name, above)) = path.split_last() else { return Ok(true) };
+        let Some((name, above)) = path.split_last() else { return Ok(false) };
         let mut at = Vec::new();
         for part in above {
             let child = match self.dirs.get(&at).and_then(Option::as_ref) {
@@ -51,7 +53,39 @@ impl Tracked {
                 self.dirs.insert(at.clone(), dir);
             }
         }
-        Ok(self.dirs.get(&at).and_then(Option::as_ref).is_some_and(|dir| dir.contains_key(*name)))
+        Ok(self.dirs.get(&at).and_then(Option::as_ref).is_some_and(|dir| is_leaf(dir, name)))
+    }
+
+    /// Visits every file, link and submodule of another commit's tree that is not at the same path in this one.
+    pub fn each_missing(&self, commit: &str, visit: &mut dyn FnMut(&[Vec<u8>])) -> Result<()> {
+        let oid = parse_hex(commit.as_bytes()).filter(|oid| self.packs.find(oid).is_some());
+        let oid = oid.ok_or_else(|| {
+            Error::invalid("commit", "the id of a commit that the mirror holds").with("oid", commit)
+        })?;
+        let theirs = self.packs.reader().commit(&oid)?.tree;
+        let mut todo = vec![(Vec::new(), theirs, Some(self.root))];
+        while let Some((mut path, theirs, ours)) = todo.pop() {
+            if Some(theirs) == ours {
+                continue;
+            }
+            let shown = path.join(&b'/');
+            let ours = ours.map_or(Ok(Dir::new()), |oid| self.read(&oid, &shown))?;
+            for (name, below) in self.read(&theirs, &shown)? {
+                match below {
+                    Some(tree) => {
+                        let same = ours.get(&name).copied().flatten();
+                        todo.push(([path.as_slice(), &[name]].concat(), tree, same));
+                    }
+                    None if is_leaf(&ours, &name) => {}
+                    None => {
+                        path.push(name);
+                        visit(&path);
+                        path.pop();
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn read(&self, oid: &Oid, path: &[u8]) -> Result<Dir> {
@@ -60,4 +94,8 @@ impl Tracked {
         let entries = parse_tree(bytes, &|| path.to_vec())?;
         Ok(entries.iter().map(|e| (e.name.to_vec(), e.mode.is_tree().then_some(e.oid))).collect())
     }
+}
+
+fn is_leaf(dir: &Dir, name: &[u8]) -> bool {
+    matches!(dir.get(name), Some(None))
 }

@@ -1,7 +1,8 @@
 //! What may be given to the `git` program as a remote, and how it is shown.
 //!
 //! Guarantees: a [`Remote`] never starts with `-`, never names a helper program (`ext::`), holds no control
-//! characters, and its password is neither in an argument of a child process nor in a message.
+//! characters, and its password is neither in an argument of a child process nor in a message. Only HTTP has passwords:
+//! elsewhere one is refused, for `git` would take it as an argument, and nobody would ask for it.
 //! Deliberately absent: which hosts may be reached; that is the operator's network policy.
 
 use afs_types::{Error, Name, Reason, Result};
@@ -36,7 +37,7 @@ const SCHEMES: &[&str] = &["https", "http", "ssh", "git", "file", "git+ssh", "ss
 impl Remote {
     /// Checks `url`: a path of this machine, `host:path`, or a URL.
     pub(crate) fn parse(url: &str) -> Result<Self> {
-        let bad = |want: &str| Error::invalid("url", want).with("url", redact(url));
+        let bad = |want: &str| Error::invalid("url", want).with("url", without_password(url));
         if url.is_empty() || url.len() > 4096 {
             return Err(bad("a path or URL of 1 to 4096 bytes"));
         }
@@ -50,13 +51,9 @@ impl Remote {
             if !SCHEMES.contains(&scheme.to_ascii_lowercase().as_str()) {
                 return Err(bad("one of https, http, ssh, git, file, or a path"));
             }
-            let authority = rest.split('/').next().unwrap_or("");
-            if authority.rsplit('@').next().is_some_and(|host| host.starts_with('-'))
-                || authority.starts_with('-')
-            {
-                return Err(bad("a host that does not start with '-'"));
-            }
-            return Self::from_url(url, &scheme.to_ascii_lowercase(), rest);
+            let scheme = scheme.to_ascii_lowercase();
+            check_authority(&scheme, rest.split('/').next().unwrap_or("")).map_err(bad)?;
+            return Self::from_url(url, &scheme, rest);
         }
         if is_helper(url) {
             return Err(bad("no transport helper such as ext::"));
@@ -65,6 +62,9 @@ impl Remote {
             Some((host, _)) if !host.contains('/') => {
                 if host.is_empty() || host.rsplit('@').next().is_some_and(|h| h.starts_with('-')) {
                     return Err(bad("a host that does not start with '-'"));
+                }
+                if without_password(url) != url {
+                    return Err(bad("user@host:path without a password: ssh takes keys"));
                 }
                 Ok(Self { target: url.into(), local: None, credentials: None, key: key_of(OsStr::new(url)) })
             }
@@ -119,6 +119,38 @@ impl Remote {
     }
 }
 
+/// What stands between `://` and the path: why it cannot be right.
+fn check_authority(scheme: &str, authority: &str) -> Result<(), &'static str> {
+    let (user, host) = authority.rsplit_once('@').map_or((None, authority), |(u, h)| (Some(u), h));
+    if host.starts_with('-') || authority.starts_with('-') {
+        return Err("a host that does not start with '-'");
+    }
+    if authority.contains(char::is_whitespace) {
+        return Err("a user, password and host without spaces; in a password write %20");
+    }
+    if scheme != "file" && !has_port_or_none(host) {
+        return Err("host or host:port after `://`; in a password write %2F for '/', %40 for '@'");
+    }
+    if !scheme.starts_with("http") && user.is_some_and(has_password) {
+        return Err("no password unless the scheme is https or http: ssh takes keys");
+    }
+    Ok(())
+}
+
+/// Whether what follows the last colon, if there is one, can be a port.
+fn has_port_or_none(host: &str) -> bool {
+    match host.rsplit_once(':') {
+        // The colons of an IPv6 address are in brackets.
+        Some((_, tail)) => host.ends_with(']') || tail.bytes().all(|b| b.is_ascii_digit()),
+        None => true,
+    }
+}
+
+/// Whether more than a name stands before a host.
+fn has_password(user: &str) -> bool {
+    user.contains(':') || user.to_ascii_lowercase().contains("%3a")
+}
+
 /// `name::address` starts the program `git-remote-name`.
 fn is_helper(url: &str) -> bool {
     url.split_once("::").is_some_and(|(name, _)| {
@@ -162,6 +194,43 @@ fn percent_decode(text: &str) -> Result<String> {
     }
 }
 
+/// An address as it may be shown, whatever its scheme and however it is written: `***` stands for a password, and for a name that
+/// stands alone unless the scheme is SSH's, since it can be a token. What has the form of a password but cannot be one is hidden, too.
+pub fn without_password(address: &str) -> String {
+    let Some((scheme, rest)) = address.split_once("://") else {
+        // `user:password@host:path` is no form of git's, but people write it. In `user@host:a@b` and `host:a@b` it is the path that has
+        // an `@`. Where there is a password, it may have one itself, so then all up to the last is hidden.
+        let first = address.split('/').next().unwrap_or("");
+        let is_login = |(user, rest): (&str, &str)| has_password(user) && rest.contains(':');
+        let user = first.rsplit_once('@').filter(|_| first.split_once('@').is_some_and(is_login));
+        return match user {
+            Some((user, _)) => format!("{}:***{}", name_of(user), &address[user.len()..]),
+            None => address.to_owned(),
+        };
+    };
+    let authority = rest.split('/').next().unwrap_or("");
+    let user = match authority.rsplit_once('@') {
+        Some((user, _)) => user,
+        // A slash in a password that is not written %2F.
+        None if !has_port_or_none(authority) => rest.rsplit_once('@').map_or("", |(user, _)| user),
+        None => "",
+    };
+    let is_login = scheme.to_ascii_lowercase().ends_with("ssh") || scheme.eq_ignore_ascii_case("ssh+git");
+    let shown = match user {
+        "" => return address.to_owned(),
+        user if has_password(user) => format!("{}:***", name_of(user)),
+        user if is_login => user.to_owned(),
+        _ => "***".to_owned(),
+    };
+    format!("{scheme}://{shown}{}", &rest[user.len()..])
+}
+
+/// What stands before the password.
+fn name_of(user: &str) -> &str {
+    let coded = user.to_ascii_lowercase().find("%3a");
+    &user[..user.find(':').into_iter().chain(coded).min().unwrap_or(user.len())]
+}
+
 /// `text` without the user names and passwords of URLs in it (a lone SSH user name stays).
 pub(crate) fn redact(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -169,13 +238,14 @@ pub(crate) fn redact(text: &str) -> String {
     while let Some(at) = rest.find("://") {
         let (head, tail) = rest.split_at(at + 3);
         out.push_str(head);
-        let end = tail.find(|c: char| c == '/' || c.is_whitespace() || matches!(c, '\'' | '"' | '<' | '>'));
+        // Quotes do not end it: they can be in a password, and a host less in a message harms nobody.
+        let end = tail.find(|c: char| c == '/' || c.is_whitespace());
         let authority = &tail[..end.unwrap_or(tail.len())];
-        let ssh = head.ends_with("ssh://");
+        let ssh = head.to_ascii_lowercase().ends_with("ssh://");
         rest = match authority.rsplit_once('@') {
-            Some((user, _)) if !ssh || user.contains(':') => {
+            Some((user, _)) if !ssh || has_password(user) => {
                 if ssh {
-                    out.push_str(user.split(':').next().unwrap_or(""));
+                    out.push_str(name_of(user));
                     out.push('@');
                 }
                 &tail[user.len() + 1..]
@@ -211,9 +281,29 @@ mod tests {
             "javascript://x",
             "file://host/x",
             "https://u:p%0a@h/x",
+            "https://u:p w@h/x",
+            "https://u:p/w@h/x",
+            "ssh://u:pw@h/x",
+            "SSH://u%3Apw@h/x",
+            "git://u:pw@h/x",
+            "u:pw@h:x",
+            "u:pw@pw@h:x/y",
         ] {
             let error = Remote::parse(bad).err().unwrap_or_else(|| panic!("{bad:?} was taken"));
             assert_eq!(error.reason, Reason::InvalidArgument, "{bad:?}");
+            assert!(!format!("{error:?}{:?}", error.metadata()).contains("pw"), "{error:?}");
+        }
+        for good in [
+            "https://h:8443/x",
+            "https://u:p@[::1]:8443/x",
+            "http://[::1]/x",
+            "ssh://u@h:/x",
+            "u@h:x",
+            "h:./a@b",
+            "git@host:team@corp/repo.git",
+            "host:repo@v1",
+        ] {
+            assert!(Remote::parse(good).is_ok(), "{good:?}");
         }
         assert_eq!(Remote::parse("no/such/path").err().unwrap().reason, Reason::SourceUnavailable);
     }
@@ -231,6 +321,12 @@ mod tests {
             "fatal: 'https://h/x' and ssh://git@h/y"
         );
         assert_eq!(redact("ssh://git@h/x git@h:x"), "ssh://git@h/x git@h:x");
+        assert_eq!(
+            redact("HTTPS://u:it's@h/x SSH://git:pw@h/y git+ssh://git%3Apw@h"),
+            "HTTPS://h/x SSH://git@h/y git+ssh://git@h"
+        );
+        let loud = Remote::parse("HTTPS://bob:s%40cret@example.org/a").unwrap();
+        assert_eq!(loud.target, "https://example.org/a");
         let plain = Remote::parse("https://example.org:8443/a/b.git").unwrap();
         assert_ne!(plain.key, remote.key, "another password may not read through the same mirror");
     }

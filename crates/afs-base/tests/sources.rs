@@ -9,6 +9,7 @@ use common::*;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -268,4 +269,90 @@ fn nobody_else_is_asked_when_the_commit_is_known() {
     assert!(afs_base::resolve(&spec, &world.dirs).unwrap().starts_with(&head));
     assert!(start.elapsed() < Duration::from_millis(100));
     afs_base::import(&spec, &world.dirs, &world.blobs, &SystemRng, NOW_NS, &NoProgress).unwrap();
+}
+
+/// Packs of a local source were hard links in the mirror: its owner could cut them off under the server's map, or change what commits stand on.
+#[test]
+fn what_the_owner_of_a_source_does_to_its_packs_does_not_reach_the_mirror() {
+    let world = World::new();
+    let repo = Repo::rich(world.path("repo"));
+    git(&repo.path, &["repack", "-a", "-d", "-q"]);
+    let head = repo.head();
+    let table = table_of(&world.import_git(&repo, None).unwrap());
+    let want = world.content(&find(&table, "big.bin").unwrap());
+    let mirror = afs_base::mirror_of(&repo.url(), &world.dirs).unwrap();
+    let theirs = pack_files(&repo.path.join(".git/objects/pack"));
+    let ours = pack_files(&mirror.join("objects/pack"));
+    assert!(theirs.len() >= 2, "{theirs:?}");
+    for path in &theirs {
+        let copy = ours.iter().find(|ours| ours.file_name() == path.file_name()).unwrap();
+        let (a, b) = (fs::metadata(path).unwrap(), fs::metadata(copy).unwrap());
+        assert_eq!(fs::read(path).unwrap(), fs::read(copy).unwrap());
+        assert_ne!((a.dev(), a.ino()), (b.dev(), b.ino()), "{}", copy.display());
+        assert_eq!(a.nlink(), 1, "somebody else has a name of the owner's file");
+    }
+    // One file is written over in place, another cut off.
+    for (n, path) in theirs.iter().enumerate() {
+        fs::set_permissions(path, PermissionsExt::from_mode(0o644)).unwrap();
+        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        match n % 2 {
+            0 => file.set_len(16).unwrap(),
+            _ => file.write_all_at(&[0; 512], 0).unwrap(),
+        }
+    }
+    assert_eq!(git(&mirror, &["fsck", "--no-dangling"]), "");
+    let again = table_of(&world.import(&repo.spec(Some(&head))).unwrap());
+    assert_eq!(world.content(&find(&again, "big.bin").unwrap()), want);
+    let meta =
+        CommitMeta { message: "m".into(), author_name: "a".into(), author_email: "a@b".into(), time_ns: 0 };
+    write_commit(&mirror, &head, std::slice::from_ref(&head), std::iter::empty(), meta).unwrap();
+}
+
+fn pack_files(dir: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
+    files.retain(|f| f.extension().is_some_and(|e| e == "pack" || e == "idx" || e == "rev"));
+    files.sort();
+    files
+}
+
+#[test]
+fn a_pack_that_is_no_regular_file_is_refused() {
+    for kind in ["link", "pipe", "directory"] {
+        let world = World::new();
+        let repo = Repo::rich(world.path("repo"));
+        git(&repo.path, &["repack", "-a", "-d", "-q"]);
+        let odd = repo.path.join(".git/objects/pack/pack-1234567890123456789012345678901234567890.pack");
+        match kind {
+            "link" => std::os::unix::fs::symlink("/etc/passwd", &odd).unwrap(),
+            "pipe" => rustix::fs::mknodat(
+                rustix::fs::CWD,
+                &odd,
+                rustix::fs::FileType::Fifo,
+                rustix::fs::Mode::from_raw_mode(0o600),
+                0,
+            )
+            .unwrap(),
+            _ => fs::create_dir(&odd).unwrap(),
+        }
+        let error = world.import_git(&repo, None).expect_err(kind);
+        assert_eq!(error.reason, Reason::HostileTree, "{kind}: {error:?}");
+        assert!(error.message().contains("pack-1234567890"), "{kind}: {error:?}");
+    }
+}
+
+#[test]
+fn a_base_has_one_name_before_and_after_its_import() {
+    let world = World::new();
+    let repo = Repo::rich(world.path("repo"));
+    git(&repo.path, &["branch", "side/branch"]);
+    let head = repo.head();
+    for reference in [None, Some("main"), Some("side/branch"), Some("main~0"), Some(head.as_str())] {
+        let said = afs_base::resolve(&repo.spec(reference), &world.dirs).unwrap();
+        let base = world.import_git(&repo, reference).unwrap().git.unwrap();
+        assert_eq!(base.identity(), said, "{reference:?}");
+        // The mirror is found by it, whoever knows the source's address or not.
+        assert_eq!(afs_base::mirror_of_identity(&said, &world.dirs), Some(base.mirror));
+    }
+    assert_eq!(afs_base::mirror_of_identity("", &world.dirs), None);
+    assert_eq!(afs_base::mirror_of_identity("x y ../../etc", &world.dirs), None);
 }

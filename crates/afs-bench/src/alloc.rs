@@ -1,48 +1,58 @@
-//! An allocator that counts, so that "bytes of memory" is what was really asked for, not an estimate.
+//! The server's allocator, with a counter, so that "bytes of memory" is what was really asked for, not an estimate.
 //!
-//! Guarantees: [`in_use`] is the sum of all live allocations as requested. Deliberately absent: what the allocator adds (headers, rounding);
-//! figures that bound memory leave room for it.
+//! Guarantees: [`bytes_of`] is the sum of the allocations that are left, as requested. What is timed is not counted: counting costs as much as a small
+//! allocation. Deliberately absent: what the allocator adds (headers, rounding); figures that bound memory leave room for it.
 #![allow(unsafe_code, reason = "a global allocator is an unsafe trait; see the proofs below")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use mimalloc::MiMalloc;
+use std::alloc::{GlobalAlloc, Layout};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-static IN_USE: AtomicUsize = AtomicUsize::new(0);
+static COUNTS: AtomicBool = AtomicBool::new(false);
+static IN_USE: AtomicI64 = AtomicI64::new(0);
 
-/// The system's allocator, counted.
+/// The server's allocator, counted.
 pub(crate) struct Counting;
 
-// SAFETY: every call is handed to the system's allocator unchanged, which keeps the contract; counting touches no allocated memory.
+fn count(more: usize, less: usize) {
+    if COUNTS.load(Ordering::Relaxed) {
+        IN_USE.fetch_add(more as i64 - less as i64, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: every call is handed to the other allocator unchanged, which keeps the contract; counting touches no allocated memory.
 unsafe impl GlobalAlloc for Counting {
-    // SAFETY: the caller's promises are exactly those that `System` asks for.
+    // SAFETY: the caller's promises are exactly those that `MiMalloc` asks for.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        IN_USE.fetch_add(layout.size(), Ordering::Relaxed);
+        count(layout.size(), 0);
         // SAFETY: as above.
-        unsafe { System.alloc(layout) }
+        unsafe { MiMalloc.alloc(layout) }
     }
-    // SAFETY: the caller's promises are exactly those that `System` asks for.
+    // SAFETY: the caller's promises are exactly those that `MiMalloc` asks for.
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size(), 0);
+        // SAFETY: as above.
+        unsafe { MiMalloc.alloc_zeroed(layout) }
+    }
+    // SAFETY: the caller's promises are exactly those that `MiMalloc` asks for.
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        IN_USE.fetch_sub(layout.size(), Ordering::Relaxed);
+        count(0, layout.size());
         // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
+        unsafe { MiMalloc.dealloc(pointer, layout) }
     }
-    // SAFETY: the caller's promises are exactly those that `System` asks for.
+    // SAFETY: the caller's promises are exactly those that `MiMalloc` asks for.
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        IN_USE.fetch_add(size, Ordering::Relaxed);
-        IN_USE.fetch_sub(layout.size(), Ordering::Relaxed);
+        count(size, layout.size());
         // SAFETY: as above.
-        unsafe { System.realloc(pointer, layout, size) }
+        unsafe { MiMalloc.realloc(pointer, layout, size) }
     }
 }
 
-/// Bytes allocated now.
-pub(crate) fn in_use() -> usize {
-    IN_USE.load(Ordering::Relaxed)
-}
-
-/// Bytes that `make` leaves allocated in what it returns.
+/// Bytes that `make` leaves allocated, by all threads. What it frees of before counts, too.
 pub(crate) fn bytes_of<T>(make: impl FnOnce() -> T) -> (T, usize) {
-    let before = in_use();
+    IN_USE.store(0, Ordering::Relaxed);
+    COUNTS.store(true, Ordering::Relaxed);
     let made = make();
-    (made, in_use().saturating_sub(before))
+    COUNTS.store(false, Ordering::Relaxed);
+    (made, usize::try_from(IN_USE.load(Ordering::Relaxed)).unwrap_or(0))
 }

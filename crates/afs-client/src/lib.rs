@@ -7,7 +7,7 @@
 //!   which are given one here if the caller gave none;
 //! - an upload that breaks off changes nothing on the server;
 //! - a [`Mount`] survives the loss of its connection: calls wait for it up to a bound, then fail clearly, and everything cached
-//!   is taken back after a reconnect.
+//!   is taken back after a reconnect; what a crash of the server took back is told to every handle that was open then.
 //!
 //! Deliberately absent: reading configuration, environment or terminal (the program does that), a kernel mount (this crate
 //! knows no FUSE), and rules: those are the server's.
@@ -16,6 +16,7 @@ mod cache;
 mod calls;
 mod client;
 mod files;
+mod losses;
 mod mount;
 mod ops;
 mod retry;

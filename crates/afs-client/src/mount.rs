@@ -7,19 +7,24 @@
 //!
 //! The server ends a mount that is silent for its lease, and forgets all of them when it restarts: then this
 //! attaches anew and opens again what was open. The server is told the newest revision that was seen before, and answers whether
-//! a crash took it back (others may have used its number since): then the next [`Mount::fsync`] says so.
+//! a crash took it back (others may have used its number since): then the next [`Mount::fsync`] of every handle from before says so
+//! once (`losses`), and so does [`Mount::detach`].
+//!
+//! A mount is of one session, not of whatever has its id: a new attachment names the session by when it was made, and if that is gone
+//! the mount is over, so that nothing that is open here ever reaches the next session with the same id.
 
 use crate::api;
 use crate::cache::Cache;
 use crate::client::Client;
-use crate::ops::{Ops, is_repeatable};
+use crate::losses::Losses;
+use crate::ops::{Ops, is_refused, is_repeatable};
 use crate::retry::Backoff;
 use afs_types::{Error, Reason, Result};
 use api::bridge_service_client::BridgeServiceClient;
 use api::op::Op;
 use parking_lot::Mutex;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -30,6 +35,8 @@ use tonic::{Response, Status, Streaming};
 
 /// How long one attempt to connect may take.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the end of a mount waits for a server that is gone: one that restarts is back by then, and says what it kept.
+const RETURN_PATIENCE: Duration = Duration::from_secs(5);
 /// Heartbeats per lease.
 const BEATS: u32 = 4;
 const DEFAULT_LEASE: Duration = Duration::from_secs(60);
@@ -92,7 +99,7 @@ pub struct MountStatus {
     pub revision: u64,
     /// Connections lost and made again.
     pub reconnects: u64,
-    /// Whether the server lost acknowledged operations and no `fsync` has reported it yet.
+    /// Whether the server lost acknowledged operations since the mount began.
     pub lost_operations: bool,
 }
 
@@ -120,7 +127,9 @@ pub struct Mount {
     revision: AtomicU64,
     /// The start of the server in which it was seen; 0 before the first.
     epoch: AtomicU32,
-    lost: AtomicBool,
+    /// When the session was made, which tells it from later ones with its id; 0 before the first attachment.
+    session_created_ns: AtomicI64,
+    losses: Losses,
     reconnects: AtomicU64,
     /// The newest fence that the Sync stream brought, and the attachment that it is of.
     pub(crate) fences: watch::Sender<(String, u64)>,
@@ -156,7 +165,8 @@ impl Mount {
             events: OnceLock::new(),
             revision: AtomicU64::new(0),
             epoch: AtomicU32::new(0),
-            lost: AtomicBool::new(false),
+            session_created_ns: AtomicI64::new(0),
+            losses: Losses::default(),
             reconnects: AtomicU64::new(0),
             fences: watch::Sender::new((String::new(), 0)),
             ops,
@@ -165,6 +175,7 @@ impl Mount {
             driver: Mutex::new(None),
         });
         let link = mount.new_link().await?;
+        mount.ops.moved(&link.mount_id);
         let sync = mount.open_sync(&link).await?;
         mount.state.send_replace(State::Up(link.clone()));
         let driver = tokio::spawn(mount.clone().drive(link, sync));
@@ -195,7 +206,7 @@ impl Mount {
         let mut status = MountStatus {
             revision: self.revision.load(Ordering::Relaxed),
             reconnects: self.reconnects.load(Ordering::Relaxed),
-            lost_operations: self.lost.load(Ordering::Relaxed),
+            lost_operations: self.losses.any(),
             ..MountStatus::default()
         };
         match &*self.state.borrow() {
@@ -208,46 +219,53 @@ impl Mount {
         status
     }
 
-    /// Makes everything durable and ends the attachment. The mount must not be used any more.
+    /// Makes everything durable and ends the attachment. The mount must not be used any more. An error says that the last changes are
+    /// not known to be on the server's disk, or that a crash took some back at any time, whoever was told of it then, or that all are
+    /// gone with the session.
     pub async fn detach(&self) -> Result<()> {
-        let up = match &*self.state.borrow() {
-            State::Up(link) => Some(link.clone()),
-            State::Down { .. } | State::Ended(..) => None,
-        };
-        let answer = match up {
-            Some(link) => {
-                let request = api::DetachRequest { mount_id: link.mount_id.clone() };
-                match timeout(self.options.patience, self.bridge().detach(request)).await {
-                    Ok(answer) => answer.map(drop).map_err(|s| self.client.error(&s)),
-                    Err(_) => Err(self.client.timed_out("detach")),
-                }
-            }
-            None => {
-                Err(Error::new(Reason::Unavailable, "not connected: the server ends the mount by itself"))
-            }
-        };
+        let answer = self.detach_there().await;
         self.state.send_replace(State::Ended(Reason::Unavailable, "this mount has ended".into()));
         if let Some(driver) = self.driver.lock().take() {
             driver.abort();
         }
-        answer
+        answer.map_err(|error| not_known(&error))?;
+        if self.losses.any() { Err(lost()) } else { Ok(()) }
     }
 
-    /// Everything acknowledged so far is on the server's disk when this returns.
-    pub async fn fsync(&self) -> Result<()> {
-        self.apply_all(&[], true).await?;
-        if self.lost.swap(false, Ordering::SeqCst) {
-            return Err(Error::new(
-                Reason::Io,
-                "the server crashed and lost changes of this mount that no fsync had covered",
-            )
-            .next("look at the files and write again what is missing"));
-        }
-        Ok(())
+    async fn detach_there(&self) -> Result<()> {
+        let patience = self.options.patience;
+        let answer =
+            self.call_within("detach", patience, RETURN_PATIENCE.min(patience), |link: Arc<Link>| {
+                let mut bridge = self.bridge();
+                let request = api::DetachRequest { mount_id: link.mount_id.clone() };
+                async move { bridge.detach(request).await }
+            });
+        answer.await.map(drop)
+    }
+
+    /// A handle, for [`Mount::fsync`]: to be had before what it stands for is opened, and closed with it.
+    pub fn open_handle(&self) -> u64 {
+        self.losses.open()
+    }
+
+    /// Ends a handle.
+    pub fn close_handle(&self, handle: u64) {
+        self.losses.close(handle);
+    }
+
+    /// Everything acknowledged so far is on the server's disk when this returns; an error if a crash of the server has taken back
+    /// something since the handle was opened, once for each handle.
+    pub async fn fsync(&self, handle: u64) -> Result<()> {
+        self.apply_all(&[], true, None).await?;
+        if self.losses.tell(handle) { Err(lost()) } else { Ok(()) }
     }
 
     pub(crate) fn bridge(&self) -> BridgeServiceClient<Channel> {
         self.client.stub(BridgeServiceClient::new)
+    }
+
+    pub(crate) fn patience(&self) -> Duration {
+        self.options.patience
     }
 
     pub(crate) fn saw(&self, revision: u64) {
@@ -255,23 +273,41 @@ impl Mount {
     }
 
     /// Sends a call that may be sent twice, until it is answered or patience ends.
-    pub(crate) async fn call<T, E, F>(
+    pub(crate) async fn call<T, E, F>(&self, name: &'static str, f: impl FnMut(Arc<Link>) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<Response<T>, E>>,
+        E: Into<Failure>,
+    {
+        let patience = self.options.patience;
+        self.call_within(name, patience, patience, f).await
+    }
+
+    /// The same within a time of its own, of which it may spend at most `unlinked` without a connection, all waits together.
+    pub(crate) async fn call_within<T, E, F>(
         &self,
         name: &'static str,
+        patience: Duration,
+        mut unlinked: Duration,
         mut f: impl FnMut(Arc<Link>) -> F,
     ) -> Result<T>
     where
         F: Future<Output = Result<Response<T>, E>>,
         E: Into<Failure>,
     {
-        let deadline = Instant::now() + self.options.patience;
+        let deadline = Instant::now() + patience;
         let mut backoff = Backoff::new();
         let mut last: Option<Error> = None;
         loop {
-            let link = match self.link_until(deadline).await {
+            let began = Instant::now();
+            let link = match self.link_until(deadline.min(began + unlinked)).await {
                 Ok(link) => link,
-                Err(error) => return Err(last.unwrap_or(error)),
+                // The session is gone, or the mount is over: whatever failed before, this is why it is not tried again.
+                Err(error) if error.reason != Reason::Unavailable => return Err(error),
+                Err(error) => {
+                    return Err(last.filter(|e| e.reason != Reason::MountNotFound).unwrap_or(error));
+                }
             };
+            unlinked = unlinked.saturating_sub(began.elapsed());
             let left = deadline.saturating_duration_since(Instant::now());
             let error = match timeout(left.min(self.options.call_timeout), f(link.clone())).await {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
@@ -345,16 +381,18 @@ impl Mount {
             read_only: self.options.read_only,
             seen_revision: self.revision.load(Ordering::Relaxed),
             seen_epoch: self.epoch.load(Ordering::Relaxed),
+            session_created_ns: self.session_created_ns.load(Ordering::Relaxed),
         };
         let answer = timeout(CONNECT_PATIENCE, self.bridge().attach(request)).await;
         let answer = answer.map_err(|_| self.client.timed_out("attach"))?;
         let answer = answer.map_err(|s| self.client.error(&s))?.into_inner();
         if answer.lost_changes {
             tracing::error!(revision = answer.revision, "the server lost acknowledged changes in a crash");
-            self.lost.store(true, Ordering::SeqCst);
+            self.losses.add();
             self.revision.store(answer.revision, Ordering::Relaxed);
         }
         self.epoch.store(answer.epoch, Ordering::Relaxed);
+        self.session_created_ns.store(answer.session_created_ns, Ordering::Relaxed);
         self.saw(answer.revision);
         let lease = answer.lease.and_then(|l| u64::try_from(l.seconds).ok()).filter(|s| *s > 0);
         Ok(Arc::new(Link {
@@ -498,20 +536,42 @@ impl Mount {
     }
 
     /// What was open is opened again under the new attachment. An inode that is gone by now stays gone: its
-    /// users get an error for it, and only for it.
+    /// users get an error for it, and only for it. What is being opened or released just now is not ours to repeat: see `ops`.
     async fn reopen(&self, link: &Link) {
-        for (inode, count) in self.ops.open_inodes() {
+        for (inode, count) in self.ops.moved(&link.mount_id) {
             let open = || api::Op {
                 op_id: self.ops.next_id(),
                 op: Some(Op::Open(api::OpenOp { inode, ..api::OpenOp::default() })),
             };
-            let ops = (0..count).map(|_| open()).collect();
-            let mount_id = link.mount_id.clone();
-            let request = api::ApplyOpsRequest { mount_id, ops, durable: false, answered_below: 0 };
-            match timeout(self.options.call_timeout, self.bridge().apply_ops(request)).await {
-                Ok(Ok(_)) => {}
-                other => tracing::warn!(inode, failed = ?other.map(|r| r.err()), "opening again"),
+            if let Err(error) = self.open_again(link, (0..count).map(|_| open()).collect()).await {
+                tracing::warn!(inode, ?error, "opening again");
             }
+        }
+    }
+
+    /// Sends opens over an attachment that is not in use yet. The server may have no room for their answers: as long as it says so they
+    /// are sent again, since a hold that is not renewed may cost a file.
+    async fn open_again(&self, link: &Link, mut ops: Vec<api::Op>) -> Result<()> {
+        let mut backoff = Backoff::new();
+        loop {
+            // Nobody has acknowledged anything: older operations wait for this attachment.
+            let (mount_id, durable, answered_below) = (link.mount_id.clone(), false, 0);
+            let request = api::ApplyOpsRequest { mount_id, ops: ops.clone(), durable, answered_below };
+            let answer = timeout(self.options.call_timeout, self.bridge().apply_ops(request)).await;
+            let answer = answer.map_err(|_| self.client.timed_out("open again"))?;
+            match answer.map_err(|status| self.client.error(&status)) {
+                Ok(answer) => {
+                    let refused = answer.into_inner().results.into_iter().filter(is_refused);
+                    let refused: Vec<u64> = refused.map(|result| result.op_id).collect();
+                    ops.retain(|op| refused.contains(&op.op_id));
+                }
+                Err(error) if error.reason == Reason::QueueFull => {}
+                Err(error) => return Err(error),
+            }
+            if ops.is_empty() {
+                return Ok(());
+            }
+            backoff.pause().await;
         }
     }
 
@@ -520,6 +580,25 @@ impl Mount {
         // The same attachment applies it once; another one knows nothing of the first attempt.
         before.is_none_or(|id| id == link.mount_id) || is_repeatable(op)
     }
+}
+
+fn lost() -> Error {
+    Error::new(Reason::Io, "the server crashed and lost changes of this mount that no fsync had covered")
+        .next("look at the files and write again what is missing")
+}
+
+fn not_known(error: &Error) -> Error {
+    if error.reason == Reason::SessionNotFound {
+        // No "not found" of its own, which is what an unmount says of a place where nothing is mounted.
+        return Error::new(
+            Reason::Io,
+            format!("what was written is gone with its session: {}", error.message()),
+        )
+        .next("look for what is needed in other sessions: aether session list");
+    }
+    let why = error.message();
+    Error::new(error.reason, format!("what was written last is not known to be on the server's disk: {why}"))
+        .next("see whether the server runs (`aether status`), then look at the files; what an fsync covered is there")
 }
 
 struct SyncStream {

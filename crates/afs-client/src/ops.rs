@@ -1,8 +1,13 @@
 //! The calls of a mount: reads by inode, and changes that are applied once however often they are sent.
+//!
+//! The server holds each inode as often as it is open here. Holds belong to an attachment. A new one is given those that are counted at
+//! that moment ([`Ops::moved`]); an open that is answered later over the old one is done again, and a release that was counted before is
+//! not sent over the new one, which never had that hold.
 
 use crate::api;
 use crate::cache::Found;
 use crate::mount::{Failure, Link, Mount};
+use crate::retry::Backoff;
 use afs_types::{Error, Kind, Reason, Result};
 use api::op::Op;
 use bytes::Bytes;
@@ -10,6 +15,7 @@ use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Releases waiting to be sent; more than that and a close waits.
@@ -18,7 +24,7 @@ const MAX_RELEASES: usize = 4096;
 const RELEASE_BATCH: usize = 256;
 const ENTRIES_PER_PAGE: u32 = 4096;
 /// How long a fence may take from the server's queue to here.
-const FENCE_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+const FENCE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The answer to one change.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -64,12 +70,34 @@ impl Default for Since {
 pub(crate) struct Ops {
     next: AtomicU64,
     unanswered: Mutex<BTreeSet<u64>>,
-    open: Mutex<HashMap<u64, u32>>,
-    releases: mpsc::Sender<u64>,
+    open: Mutex<Opens>,
+    releases: mpsc::Sender<Released>,
+}
+
+/// The holds that the server must have.
+#[derive(Default)]
+struct Opens {
+    /// Of which attachment.
+    of: Arc<str>,
+    counts: HashMap<u64, u32>,
+}
+
+/// One hold less, of an attachment.
+#[derive(Clone)]
+pub(crate) struct Released {
+    ino: u64,
+    of: Arc<str>,
+}
+
+/// What came back for several changes.
+pub(crate) struct Answers {
+    /// The attachment that answered.
+    over: String,
+    results: Vec<Result<Applied>>,
 }
 
 impl Ops {
-    pub(crate) fn new() -> (Self, mpsc::Receiver<u64>) {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Released>) {
         let (releases, waiting) = mpsc::channel(MAX_RELEASES);
         let (unanswered, open) = (Mutex::default(), Mutex::default());
         (Self { next: AtomicU64::new(1), unanswered, open, releases }, waiting)
@@ -79,8 +107,11 @@ impl Ops {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(crate) fn open_inodes(&self) -> Vec<(u64, u32)> {
-        self.open.lock().iter().map(|(ino, count)| (*ino, *count)).collect()
+    /// From now on holds are of this attachment: returns those that it must be given.
+    pub(crate) fn moved(&self, mount_id: &str) -> Vec<(u64, u32)> {
+        let mut open = self.open.lock();
+        open.of = mount_id.into();
+        open.counts.iter().map(|(ino, count)| (*ino, *count)).collect()
     }
 
     /// Numbers whose answers the server must keep; dropped when the answers are here or not wanted.
@@ -96,18 +127,25 @@ impl Ops {
         unanswered.first().copied().unwrap_or_else(|| self.next.load(Ordering::Relaxed))
     }
 
-    fn count_open(&self, ino: u64) {
-        *self.open.lock().entry(ino).or_insert(0) += 1;
+    /// Counts a hold that the server gave over an attachment. False if that is not the one any more: then there is no such hold.
+    fn count_open(&self, ino: u64, over: &str) -> bool {
+        let mut open = self.open.lock();
+        let is_current = *open.of == *over;
+        if is_current {
+            *open.counts.entry(ino).or_insert(0) += 1;
+        }
+        is_current
     }
 
-    fn count_closed(&self, ino: u64) {
+    fn count_closed(&self, ino: u64) -> Released {
         let mut open = self.open.lock();
-        if let Some(count) = open.get_mut(&ino) {
+        if let Some(count) = open.counts.get_mut(&ino) {
             *count -= 1;
             if *count == 0 {
-                open.remove(&ino);
+                open.counts.remove(&ino);
             }
         }
+        Released { ino, of: open.of.clone() }
     }
 }
 
@@ -125,14 +163,16 @@ impl Drop for Unanswered<'_> {
     }
 }
 
-/// Whether a second effect is the same as the first.
+/// Whether a second effect is the same as the first, also under another attachment.
 pub(crate) fn is_repeatable(op: &Op) -> bool {
     match op {
-        Op::Setattr(_) | Op::Fallocate(_) | Op::CopyRange(_) | Op::Open(_) | Op::Release(_) => true,
+        Op::Setattr(_) | Op::Fallocate(_) | Op::CopyRange(_) | Op::Open(_) => true,
         Op::Write(write) => !write.append,
         Op::Create(create) => !create.exclusive,
         Op::Xattr(xattr) => !xattr.remove && xattr.flags == 0,
         Op::Unlink(_) | Op::Rename(_) | Op::Link(_) | Op::Mkdir(_) | Op::Symlink(_) | Op::Mknod(_) => false,
+        // Another attachment was given only the holds that are left.
+        Op::Release(_) => false,
     }
 }
 
@@ -361,12 +401,20 @@ impl Mount {
 
     /// Applies one change.
     pub async fn apply(&self, op: Op) -> Result<Applied> {
+        self.apply_one(op).await.map(|(applied, _)| applied)
+    }
+
+    /// Applies one change, and says which attachment answered.
+    async fn apply_one(&self, op: Op) -> Result<(Applied, String)> {
         let begun = self.cache.begin(&op);
-        let answer = self.apply_all(std::slice::from_ref(&op), false).await;
+        let answer = self.apply_all(std::slice::from_ref(&op), false, None).await;
         let missing = || Error::new(Reason::Internal, "apply: no answer to the change");
-        let outcome = answer.and_then(|mut answers| answers.pop().ok_or_else(missing)?);
+        let (outcome, over) = match answer {
+            Ok(mut answers) => (answers.results.pop().ok_or_else(missing).flatten(), answers.over),
+            Err(error) => (Err(error), String::new()),
+        };
         self.cache.finish(begun, &op, &outcome);
-        outcome
+        outcome.map(|applied| (applied, over))
     }
 
     /// Writes, in pieces that the server allows, and stops at the first that falls short.
@@ -392,87 +440,177 @@ impl Mount {
     }
 
     async fn max_write(&self) -> Result<usize> {
-        let patience = std::time::Instant::now() + self.client().timeout();
+        let patience = Instant::now() + self.client().timeout();
         Ok(self.link_until(patience).await?.max_write as usize)
     }
 
     /// Opens an inode (see [`api::OpenOp`]); it lives until [`Mount::release`].
     pub async fn open(&self, open: api::OpenOp) -> Result<Applied> {
-        let ino = open.inode;
-        // Counted first: a reconnect in the middle then opens it again.
-        self.ops.count_open(ino);
-        let opened = self.apply(Op::Open(open)).await;
-        if opened.is_err() {
-            self.ops.count_closed(ino);
+        let inode = open.inode;
+        let mut op = open;
+        loop {
+            let (opened, over) = self.apply_one(Op::Open(op)).await?;
+            if self.ops.count_open(inode, &over) {
+                return Ok(opened);
+            }
+            // The attachment ended with the answer on its way, and the hold with it. What was to be truncated is.
+            op = api::OpenOp { inode, ..api::OpenOp::default() };
         }
-        opened
     }
 
     /// Makes, and with `open` also opens, a file.
     pub async fn create(&self, create: api::CreateOp) -> Result<Applied> {
         let is_open = create.open;
-        let created = self.apply(Op::Create(create)).await?;
-        if let (true, Some(attributes)) = (is_open, &created.attributes) {
-            self.ops.count_open(attributes.inode);
+        let (created, over) = self.apply_one(Op::Create(create)).await?;
+        if let (true, Some(attributes)) = (is_open, &created.attributes)
+            && !self.ops.count_open(attributes.inode, &over)
+        {
+            self.open(api::OpenOp { inode: attributes.inode, ..api::OpenOp::default() }).await?;
         }
         Ok(created)
     }
 
     /// Ends one open. Sent soon, together with others; waits only when very many are waiting.
     pub async fn release(&self, ino: u64) {
-        self.ops.count_closed(ino);
+        let released = self.ops.count_closed(ino);
         // Fails only when the mount has ended, and with it everything that was open.
-        let _ = self.ops.releases.send(ino).await;
+        let _ = self.ops.releases.send(released).await;
     }
 
-    pub(crate) async fn send_releases(self: Arc<Self>, mut waiting: mpsc::Receiver<u64>) {
-        let mut inodes = Vec::new();
-        while waiting.recv_many(&mut inodes, RELEASE_BATCH).await > 0 {
-            let ops: Vec<Op> = inodes.drain(..).map(|inode| Op::Release(api::ReleaseOp { inode })).collect();
-            if let Err(error) = self.apply_all(&ops, false).await {
+    pub(crate) async fn send_releases(self: Arc<Self>, mut waiting: mpsc::Receiver<Released>) {
+        let (mut released, mut backoff) = (Vec::new(), Backoff::new());
+        // Those that the server had no room for come first.
+        while !released.is_empty() || waiting.recv_many(&mut released, RELEASE_BATCH).await > 0 {
+            let mut refused = Vec::new();
+            for some in released.chunk_by(|a, b| a.of == b.of) {
+                refused.extend(self.send_some_releases(some).await);
+            }
+            match refused.is_empty() {
+                true => backoff = Backoff::new(),
+                false => backoff.pause().await,
+            }
+            released = refused;
+        }
+    }
+
+    /// Sends releases of one attachment; returns those that are still to be sent.
+    async fn send_some_releases(&self, some: &[Released]) -> Vec<Released> {
+        let ops: Vec<Op> = some.iter().map(|r| Op::Release(api::ReleaseOp { inode: r.ino })).collect();
+        let of = some.first().map(|r| r.of.to_string());
+        match self.apply_all(&ops, false, of).await {
+            Ok(answers) => {
+                let is_refused = |r: &Result<Applied>| matches!(r, Err(e) if e.reason == Reason::QueueFull);
+                let refused = some.iter().zip(&answers.results).filter(|(_, result)| is_refused(result));
+                refused.map(|(released, _)| released.clone()).collect()
+            }
+            Err(error) if error.reason == Reason::QueueFull => some.to_vec(),
+            Err(error) => {
                 tracing::debug!(?error, "releases were not sent; they end with the attachment");
+                Vec::new()
             }
         }
     }
 
-    /// Applies changes in order. The outer result is about the call, the inner ones about each change.
-    pub(crate) async fn apply_all(&self, ops: &[Op], durable: bool) -> Result<Vec<Result<Applied>>> {
+    /// Applies changes in order. The outer result is about the call, the inner ones about each change. With `of`, what cannot be
+    /// repeated is sent over that attachment only. What the server had no room for was not applied: it is sent again, under the number
+    /// that it has, for as long as any call waits.
+    pub(crate) async fn apply_all(&self, ops: &[Op], durable: bool, of: Option<String>) -> Result<Answers> {
         let numbers = self.ops.begin(ops.len());
-        let mut before: Option<String> = None;
-        let answer = self.call("apply", |link: Arc<Link>| {
-            let may = ops.iter().all(|op| Self::may_repeat(before.as_deref(), &link, op));
-            if may {
-                before = Some(link.mount_id.clone());
+        let mut todo: Vec<api::Op> = numbers
+            .ids
+            .iter()
+            .zip(ops)
+            .map(|(id, op)| api::Op { op_id: *id, op: Some(op.clone()) })
+            .collect();
+        let mut results: HashMap<u64, api::OpResult> = HashMap::new();
+        let deadline = Instant::now() + self.patience();
+        let (mut way, mut backoff) = (Way { before: None, of, is_unsure: false }, Backoff::new());
+        loop {
+            let answer = self.send_ops(&todo, durable, deadline, &mut way).await?;
+            self.saw(answer.revision);
+            results.extend(answer.results.into_iter().map(|result| (result.op_id, result)));
+            todo.retain(|op| results.get(&op.op_id).is_some_and(is_refused));
+            if todo.is_empty() {
+                break;
             }
-            let request = api::ApplyOpsRequest {
-                mount_id: link.mount_id.clone(),
-                ops: numbers
-                    .ids
-                    .iter()
-                    .zip(ops)
-                    .map(|(id, op)| api::Op { op_id: *id, op: Some(op.clone()) })
-                    .collect(),
-                durable,
-                answered_below: self.ops.answered_below(),
-            };
+            tracing::debug!(refused = todo.len(), "the server has no room for answers; trying again");
+            backoff.pause().await;
+            if Instant::now() >= deadline {
+                break;
+            }
+        }
+        if let (false, true, Some(mount_id)) = (todo.is_empty(), way.is_unsure, &way.before) {
+            self.spoil(mount_id);
+            return Err(outcome_unknown());
+        }
+        let results = numbers.ids.iter().filter_map(|id| results.remove(id)).map(outcome).collect();
+        Ok(Answers { over: way.before.unwrap_or_default(), results })
+    }
+
+    /// Sends changes until they are answered, if with a refusal.
+    async fn send_ops(
+        &self,
+        ops: &[api::Op],
+        durable: bool,
+        deadline: Instant,
+        way: &mut Way,
+    ) -> Result<api::ApplyOpsResponse> {
+        if !way.is_unsure {
+            way.before.clone_from(&way.of);
+        }
+        let patience = deadline.saturating_duration_since(Instant::now());
+        // Attempts of which nobody knows what became.
+        let unanswered = &AtomicU64::new(0);
+        let answer = self.call_within("apply", patience, patience, |link: Arc<Link>| {
+            let mut changes = ops.iter().filter_map(|op| op.op.as_ref());
+            let may = changes.all(|op| Self::may_repeat(way.before.as_deref(), &link, op));
+            if may {
+                way.before = Some(link.mount_id.clone());
+                unanswered.fetch_add(1, Ordering::Relaxed);
+            }
+            let (mount_id, answered_below) = (link.mount_id.clone(), self.ops.answered_below());
+            let request = api::ApplyOpsRequest { mount_id, ops: ops.to_vec(), durable, answered_below };
             let mut bridge = self.bridge();
             async move {
-                match may {
-                    true => bridge.apply_ops(request).await.map_err(Failure::from),
-                    false => Err(Failure::Error(outcome_unknown())),
+                if !may {
+                    return Err(Failure::Error(outcome_unknown()));
                 }
+                let answer = bridge.apply_ops(request).await;
+                let is_settled = match &answer {
+                    Ok(_) => true,
+                    // A call that found no turn was not begun.
+                    Err(status) => self.client().error(status).reason == Reason::QueueFull,
+                };
+                if is_settled {
+                    unanswered.fetch_sub(1, Ordering::Relaxed);
+                }
+                answer.map_err(Failure::from)
             }
         });
         let answer = answer.await;
-        if let (Err(error), Some(mount_id)) = (&answer, &before)
-            && matches!(error.reason, Reason::Unavailable | Reason::TimedOut)
+        way.is_unsure |= unanswered.load(Ordering::Relaxed) > 0;
+        if let (Err(error), true, Some(mount_id)) = (&answer, way.is_unsure, &way.before)
+            && matches!(error.reason, Reason::Unavailable | Reason::TimedOut | Reason::QueueFull)
         {
             self.spoil(mount_id);
         }
-        let answer = answer?;
-        self.saw(answer.revision);
-        Ok(answer.results.into_iter().map(outcome).collect())
+        answer
     }
+}
+
+/// Over which attachments changes may go.
+struct Way {
+    /// The one that they were sent over last, or are bound to.
+    before: Option<String>,
+    /// The one that they are bound to from the start.
+    of: Option<String>,
+    /// One that was sent and not answered may be applied at any time.
+    is_unsure: bool,
+}
+
+/// Whether a change was refused before it was applied, for want of room: the same one may be sent again.
+pub(crate) fn is_refused(result: &api::OpResult) -> bool {
+    result.errno != 0 && result.reason == Reason::QueueFull.as_str()
 }
 
 impl Applied {

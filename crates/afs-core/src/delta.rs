@@ -5,7 +5,7 @@
 //! Deliberately absent: the decision when to fold or merge (the engine's), and where deltas are kept.
 
 use crate::codec::{Dec, Enc};
-use crate::tree::{Inode, Slot, Tree};
+use crate::tree::{Inode, Packed, Slot, Tree};
 use afs_types::{Ino, Result};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,9 +25,12 @@ const SUM: usize = 16;
 impl Delta {
     /// What changed from `old` to `new`, two instants over the same base. Costs the changes when they share nodes.
     pub fn between(old: &Tree, new: &Tree) -> Self {
+        // Neighbours in a node of the map that changed come up, too, and would be written again with each layer.
+        let inodes = old.inodes().diff(new.inodes()).filter(|(_, was, is)| was != is);
+        let dentries = old.dentries().diff(new.dentries()).filter(|(_, was, is)| was != is);
         Self {
-            inodes: old.inodes().diff(new.inodes()).map(|(k, _, v)| (*k, v.cloned())).collect(),
-            dentries: old.dentries().diff(new.dentries()).map(|(k, _, v)| (*k, v.cloned())).collect(),
+            inodes: inodes.map(|(ino, _, is)| (*ino, is.map(Packed::record))).collect(),
+            dentries: dentries.map(|(key, _, is)| (*key, is.cloned())).collect(),
         }
     }
     /// Changes a tree.

@@ -2,11 +2,13 @@
 //!
 //! Costs the changes, not the trees, when the two share history (shared nodes are pruned). A moved inode is one `Renamed`,
 //! also for a directory with a million entries; an added or removed directory lists everything below it. Directories are
-//! reported only when added, removed, renamed or changed in mode or owner. Times alone are no change.
+//! reported only when added, removed, renamed or changed in mode or owner. Times alone are no change. All changed files that have
+//! (or had) several names are found together, in one walk of the tree, however many they are; only hard links cost that.
 
 use crate::tree::{Attr, FIRST_COOKIE, Slot, Tree};
 use afs_types::{Ino, Name, ROOT_INO, SessionPath};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::ControlFlow;
 
 /// How a path changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +108,7 @@ impl Finder<'_> {
 
     fn renamed(&mut self, ino: Ino, from: SessionPath, path: SessionPath) {
         let (old, new) = (self.old.attr(ino), self.new.attr(ino));
-        let modified = matches!((&old, &new), (Some(a), Some(b)) if a.version != b.version && !b.is_dir());
+        let modified = matches!((&old, &new), (Some(a), Some(b)) if self.is_modified(ino, a, b));
         self.put(PathChange { path, kind: ChangeKind::Renamed { from, modified }, old, new });
     }
 
@@ -119,42 +121,75 @@ impl Finder<'_> {
         self.put(PathChange { path, kind, old, new });
     }
 
+    /// Whether an inode has other bytes. Two forks number their changes from the same revision on, so that equal versions are the same change
+    /// only if the rest agrees. Sealing makes another form of the same bytes, and changes nothing else: it is no change.
+    fn is_modified(&self, ino: Ino, a: &Attr, b: &Attr) -> bool {
+        if a.version != b.version || b.is_dir() {
+            return !b.is_dir();
+        }
+        let (Some((was, _)), Some((is, _))) = (self.old.content(ino), self.new.content(ino)) else {
+            return false;
+        };
+        // Not the mtime alone, which users set; sealing leaves both.
+        let same_change = (a.size, a.mtime_ns, a.ctime_ns) == (b.size, b.mtime_ns, b.ctime_ns);
+        was != is && !(same_change && was.is_unsealed() != is.is_unsealed())
+    }
+
     /// Inodes that kept their names and changed inside.
     fn contents(&mut self) {
         let (old, new) = (self.old, self.new);
         let mut paths = Paths::default();
+        let mut several: HashMap<Ino, (ChangeKind, Attr, Attr)> = HashMap::new();
         for (ino, _, _) in old.inodes().diff(new.inodes()) {
             let (Some(a), Some(b)) = (old.attr(*ino), new.attr(*ino)) else { continue };
             if b.nlink == 0 {
                 continue;
             }
-            let kind = if a.version != b.version && !b.is_dir() {
+            let kind = if self.is_modified(*ino, &a, &b) {
                 ChangeKind::Modified
             } else if (a.mode, a.uid, a.gid) != (b.mode, b.uid, b.gid) {
                 ChangeKind::Mode
             } else {
                 continue;
             };
-            for path in paths.all_of(new, *ino, &b) {
-                if !self.changes.contains_key(&path) {
-                    self.put(PathChange { path, kind: kind.clone(), old: Some(a), new: Some(b) });
-                }
+            match paths.only_of(new, *ino, &b) {
+                Some(path) => self.kept(path, kind, a, b),
+                None => _ = several.insert(*ino, (kind, a, b)),
             }
+        }
+        if several.is_empty() {
+            return;
+        }
+        // Goes to the end: the visitor never says that it has seen enough.
+        let _ = each_name(new, |ino| several.contains_key(&ino), &mut |ino, path| {
+            if let Some((kind, a, b)) = several.get(&ino) {
+                self.kept(path, kind.clone(), *a, *b);
+            }
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// A path that names the same inode as before, unless its name is told as changed already.
+    fn kept(&mut self, path: SessionPath, kind: ChangeKind, old: Attr, new: Attr) {
+        if !self.changes.contains_key(&path) {
+            self.put(PathChange { path, kind, old: Some(old), new: Some(new) });
         }
     }
 
     fn put(&mut self, change: PathChange) {
         // A name that was deleted and is there again as another inode is one modified path.
         let merged = match self.changes.remove(&change.path) {
-            Some(before) => {
-                let (old, new) = (before.old.or(change.old), before.new.or(change.new));
-                let kind = match (&before.kind, &change.kind) {
-                    (ChangeKind::Renamed { .. }, _) => before.kind,
-                    (_, ChangeKind::Renamed { .. }) => change.kind,
-                    _ => ChangeKind::Modified,
-                };
-                PathChange { path: change.path, kind, old, new }
-            }
+            Some(before) => match (&before.kind, &change.kind) {
+                // What was moved here is what there was before, not what it replaced.
+                (ChangeKind::Renamed { .. }, _) => before,
+                (_, ChangeKind::Renamed { .. }) => change,
+                _ => PathChange {
+                    path: change.path,
+                    kind: ChangeKind::Modified,
+                    old: before.old.or(change.old),
+                    new: before.new.or(change.new),
+                },
+            },
             None => change,
         };
         self.changes.insert(merged.path.clone(), merged);
@@ -205,15 +240,16 @@ impl Paths {
         self.known.entry((is_new, dir)).or_insert_with(|| live_path(tree, dir)).clone()
     }
 
-    /// Every path of an inode in `tree`.
-    pub(crate) fn all_of(&mut self, tree: &Tree, ino: Ino, attr: &Attr) -> Vec<SessionPath> {
+    /// The path of an inode in `tree`. None if it has several, or its only one is not where its other names were: [`each_name`] finds
+    /// those, for all inodes at once.
+    pub(crate) fn only_of(&mut self, tree: &Tree, ino: Ino, attr: &Attr) -> Option<SessionPath> {
         if ino == ROOT_INO {
-            return vec![SessionPath::root()];
+            return Some(SessionPath::root());
         }
         if !attr.is_dir() && attr.nlink > 1 {
-            return all_names(tree, ino);
+            return None;
         }
-        let Some(dir) = tree.parent_of(ino) else { return Vec::new() };
+        let dir = tree.parent_of(ino)?;
         let name = match tree.base().entry(ino) {
             Some(e) if e.parent == dir && tree.lookup(dir, e.name) == Some(ino) => Some(e.name.to_vec()),
             _ => {
@@ -224,9 +260,8 @@ impl Paths {
                 names.get(&ino).cloned()
             }
         };
-        let path =
-            name.and_then(|n| Name::new(&n).ok()).and_then(|n| Some(self.of(tree, true, dir)?.join(n)));
-        path.or_else(|| tree.path_of(ino)).into_iter().collect()
+        let name = Name::new(&name?).ok()?;
+        Some(self.of(tree, true, dir)?.join(name))
     }
 }
 
@@ -234,20 +269,33 @@ fn live_path(tree: &Tree, dir: Ino) -> Option<SessionPath> {
     tree.attr(dir).filter(|a| a.nlink > 0).and_then(|_| tree.path_of(dir))
 }
 
-/// Every path of a file with several names: a walk of the whole tree, which only hard links cost.
-fn all_names(tree: &Tree, ino: Ino) -> Vec<SessionPath> {
-    let (mut found, mut todo) = (Vec::new(), vec![(ROOT_INO, SessionPath::root())]);
+/// Visits every name of every wanted inode, in one walk of the whole tree, until the visitor has seen enough.
+pub(crate) fn each_name(
+    tree: &Tree,
+    is_wanted: impl Fn(Ino) -> bool,
+    visit: &mut dyn FnMut(Ino, SessionPath) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    #[cfg(test)]
+    tests::WALKS.with(|walks| walks.set(walks.get() + 1));
+    let mut todo = vec![(ROOT_INO, SessionPath::root())];
     while let Some((dir, path)) = todo.pop() {
+        let mut flow = ControlFlow::Continue(());
         tree.readdir(dir, FIRST_COOKIE, &mut |item| {
+            let Ok(name) = Name::new(item.name) else { return true };
             let is_dir = tree.attr(item.ino).is_some_and(|a| a.is_dir());
-            if (item.ino == ino || is_dir)
-                && let Ok(name) = Name::new(item.name)
-            {
-                let at = path.join(name);
-                if item.ino == ino { found.push(at) } else { todo.push((item.ino, at)) }
+            if is_dir {
+                todo.push((item.ino, path.join(name.clone())));
             }
-            true
+            if is_wanted(item.ino) {
+                flow = visit(item.ino, path.join(name));
+            }
+            flow.is_continue()
         });
+        flow?;
     }
-    found
+    ControlFlow::Continue(())
 }
+
+#[cfg(test)]
+#[path = "diff/tests.rs"]
+mod tests;

@@ -51,7 +51,7 @@ pub struct Piece {
 }
 
 /// The content of one inode. The forms without a map are the common ones and cost no allocation.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Content {
     /// Nothing but holes.
     #[default]
@@ -178,6 +178,17 @@ impl Content {
             Self::Inline(target) => target.len() as u64,
             Self::Blob(_, len) | Self::Log(_, len) => (*len).min(size),
             Self::Map(map) => map.iter().map(|(_, p)| p.len).sum(),
+        }
+    }
+
+    /// Bytes on the heap, as if nothing were shared.
+    pub(crate) fn heap_bytes(&self) -> u64 {
+        // A piece with its offset, and its share of the map's nodes.
+        const PIECE: u64 = size_of::<(u64, Piece)>() as u64 * 9 / 8;
+        match self {
+            Self::Empty | Self::Blob(..) | Self::Log(..) => 0,
+            Self::Map(map) => map.len() as u64 * PIECE,
+            Self::Inline(target) => target.len() as u64 + 2 * size_of::<usize>() as u64,
         }
     }
 

@@ -7,10 +7,11 @@
 //!
 //! Deliberately absent: how a path changed (`diff`), and any memory of earlier instants (the engine's).
 
-use crate::diff::{Paths, live_lookup, slot_names};
+use crate::diff::{Paths, each_name, live_lookup, slot_names};
 use crate::tree::{Attr, FIRST_COOKIE, Tree};
 use afs_types::{Ino, Name, ROOT_INO, SessionPath};
 use std::collections::{BTreeSet, HashSet};
+use std::ops::ControlFlow;
 
 /// Git's own directory: nobody asks git's questions about it.
 const GIT_DIR: &[u8] = b".git";
@@ -30,7 +31,7 @@ struct Finder<'a> {
     new: &'a Tree,
     most: usize,
     found: BTreeSet<SessionPath>,
-    /// Changed inodes with several names: found together, in one walk.
+    /// Changed inodes that have, or had, several names: found together, in one walk.
     several: HashSet<Ino>,
 }
 
@@ -100,12 +101,9 @@ impl Finder<'_> {
             if *ino == ROOT_INO {
                 return None;
             }
-            if !b.is_dir() && b.nlink > 1 {
-                self.several.insert(*ino);
-                continue;
-            }
-            for path in paths.all_of(new, *ino, &b) {
-                self.add(path)?;
+            match paths.only_of(new, *ino, &b) {
+                Some(path) => self.add(path)?,
+                None => _ = self.several.insert(*ino),
             }
         }
         Some(())
@@ -115,21 +113,12 @@ impl Finder<'_> {
         if self.several.is_empty() {
             return Some(());
         }
-        let mut todo = vec![(ROOT_INO, SessionPath::root())];
-        while let Some((dir, path)) = todo.pop() {
-            let mut named = Vec::new();
-            self.new.readdir(dir, FIRST_COOKIE, &mut |item| {
-                let Ok(name) = Name::new(item.name) else { return true };
-                if self.several.contains(&item.ino) {
-                    named.push(path.join(name));
-                } else if self.new.attr(item.ino).is_some_and(|a| a.is_dir()) {
-                    todo.push((item.ino, path.join(name)));
-                }
-                true
-            });
-            named.into_iter().try_for_each(|path| self.add(path))?;
-        }
-        Some(())
+        let (new, several) = (self.new, std::mem::take(&mut self.several));
+        let walked = each_name(new, |ino| several.contains(&ino), &mut |_, path| match self.add(path) {
+            Some(()) => ControlFlow::Continue(()),
+            None => ControlFlow::Break(()),
+        });
+        walked.is_continue().then_some(())
     }
 }
 

@@ -6,6 +6,7 @@
 use afs_types::{Ino, ROOT_INO};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const SHARDS: usize = 16;
@@ -80,13 +81,20 @@ impl Known {
         }
     }
 
-    pub(crate) fn inodes(&self) -> Vec<Ino> {
-        self.shards.iter().flat_map(|s| s.lock().keys().copied().collect::<Vec<_>>()).collect()
+    /// The inodes with numbers in a range.
+    pub(crate) fn inodes(&self, range: &RangeInclusive<Ino>) -> Vec<Ino> {
+        let of = |s: &Mutex<HashMap<Ino, Inode>>| -> Vec<Ino> {
+            s.lock().keys().copied().filter(|ino| range.contains(ino)).collect()
+        };
+        self.shards.iter().flat_map(of).collect()
     }
 
-    pub(crate) fn names(&self) -> Vec<EntryName> {
+    /// The names in directories with numbers in a range.
+    pub(crate) fn names(&self, range: &RangeInclusive<Ino>) -> Vec<EntryName> {
         let of = |s: &Mutex<HashMap<Ino, Inode>>| -> Vec<EntryName> {
-            s.lock().values().flat_map(|inode| inode.names.iter().cloned()).collect()
+            let shard = s.lock();
+            let names = shard.values().flat_map(|inode| inode.names.iter());
+            names.filter(|(parent, _)| range.contains(parent)).cloned().collect()
         };
         self.shards.iter().flat_map(of).collect()
     }
@@ -108,9 +116,11 @@ mod tests {
         known.looked_up(7, Some((1, b"a")));
         known.looked_up(7, Some((1, b"b")));
         assert!(!known.forget(7, 1));
-        assert_eq!(known.names(), [(1, b"a"[..].into()), (1, b"b"[..].into())]);
+        assert_eq!(known.names(&(0..=Ino::MAX)), [(1, b"a"[..].into()), (1, b"b"[..].into())]);
+        assert!(known.names(&(2..=7)).is_empty(), "the directory counts, not what is named");
+        assert_eq!(known.inodes(&(2..=7)), [7]);
         assert!(known.forget(7, 1));
-        assert_eq!(known.inodes(), [ROOT_INO]);
+        assert_eq!(known.inodes(&(0..=Ino::MAX)), [ROOT_INO]);
         assert!(!known.forget(7, 1));
     }
 

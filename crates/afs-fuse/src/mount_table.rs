@@ -111,11 +111,13 @@ pub fn unmount_path(dir: &Path, force: bool) -> Result<()> {
         return Err(Error::new(Reason::MountNotFound, format!("no AetherFS mount at {}", dir.display()))
             .next("see `aether status` for the mounts of this machine"));
     }
-    if sweep(&dir)? {
-        return Ok(());
-    }
+    // Not asked first whether it answers: of one whose server is away the question itself would keep it in use.
     match detach(&dir, Detach::Clean) {
-        Err(error) if error.reason == Reason::InUse && force => detach(&dir, Detach::Abort),
+        Err(error) if error.reason == Reason::InUse => match sweep(&dir)? {
+            true => Ok(()),
+            false if force => detach(&dir, Detach::Abort),
+            false => Err(error),
+        },
         other => other,
     }
 }

@@ -18,6 +18,7 @@ use parking_lot::{Condvar, Mutex};
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -59,6 +60,7 @@ struct Repeat {
 enum Item {
     Inode(Ino),
     Entry(Ino, Box<[u8]>),
+    Range(Ino, Ino, bool),
 }
 
 /// What a thread does next.
@@ -66,6 +68,7 @@ enum Step {
     Everything,
     Inode { ino: Ino, data: bool, repeat: bool },
     Entry(Ino, Box<[u8]>),
+    Range { inodes: RangeInclusive<Ino>, names: bool },
 }
 
 impl Queue {
@@ -93,6 +96,10 @@ impl Queue {
                 state.items.push_back((number, Item::Entry(parent, name)));
                 // The kernel drops a cached listing only if it also held the name: say it separately.
                 state.add_inode(parent, true);
+            }
+            Invalidation::Range { first, last, names } => {
+                let number = state.newest;
+                state.items.push_back((number, Item::Range(first, last, names)));
             }
             Invalidation::Everything => state.overflow(),
         }
@@ -203,6 +210,9 @@ impl State {
                 return Some((number, Step::Inode { ino, data, repeat: true }));
             }
             Some((number, Item::Entry(parent, name))) => return Some((number, Step::Entry(parent, name))),
+            Some((number, Item::Range(first, last, names))) => {
+                return Some((number, Step::Range { inodes: first..=last, names }));
+            }
             None => {}
         }
         let due = self.repeats.front().is_some_and(|repeat| repeat.due <= Instant::now());
@@ -281,7 +291,12 @@ impl Notifier {
             let Some(device) = self.device.lock().clone() else { return };
             let repeat = match step {
                 Step::Everything => {
-                    self.everything(&device);
+                    self.counting.full_invalidations.one();
+                    self.range(&device, &(0..=Ino::MAX), true);
+                    None
+                }
+                Step::Range { inodes, names } => {
+                    self.range(&device, &inodes, names);
                     None
                 }
                 Step::Inode { ino, data, repeat } => {
@@ -298,16 +313,17 @@ impl Notifier {
         }
     }
 
-    fn everything(&self, device: &File) {
-        self.counting.full_invalidations.one();
-        let dropped =
-            self.epochs.load(Ordering::Relaxed) && log_failure(send(device, INC_EPOCH, &[])).is_ok();
+    /// Everything that the kernel knows of these inodes. Dropping all names at once is always right: those that still lead where they did
+    /// cost a look-up each.
+    fn range(&self, device: &File, inodes: &RangeInclusive<Ino>, names: bool) {
+        let dropped = !names
+            || (self.epochs.load(Ordering::Relaxed) && log_failure(send(device, INC_EPOCH, &[])).is_ok());
         if !dropped {
-            for (parent, name) in self.known.names() {
+            for (parent, name) in self.known.names(inodes) {
                 self.entry(device, parent, &name);
             }
         }
-        for ino in self.known.inodes() {
+        for ino in self.known.inodes(inodes) {
             let _ = self.inode(device, ino, true); // failures are logged; an unknown inode is what we want
         }
     }
@@ -367,6 +383,7 @@ mod tests {
                 Step::Everything => "all".into(),
                 Step::Inode { ino, data, .. } => format!("{ino}{}", if data { "+data" } else { "" }),
                 Step::Entry(parent, name) => format!("{parent}/{}", String::from_utf8_lossy(&name)),
+                Step::Range { inodes, names } => format!("{inodes:?}{}", if names { "+names" } else { "" }),
             });
         }
         out
@@ -389,6 +406,21 @@ mod tests {
         queue.push(Invalidation::Entry { parent: 1, name: b"x"[..].into() });
         queue.push(Invalidation::Entry { parent: 1, name: b"y"[..].into() });
         assert_eq!(steps(&queue), ["1/x", "1+data", "1/y"]);
+    }
+
+    #[test]
+    fn a_range_keeps_its_place_and_everything_covers_it() {
+        let queue = Queue::new();
+        let range = |names| Invalidation::Range { first: 16, last: 31, names };
+        queue.push(Invalidation::Inode { ino: 5, data: false });
+        queue.push(range(true));
+        queue.push(range(false));
+        let newest = queue.state.lock().newest;
+        assert!(queue.state.lock().is_pending(newest) && !queue.settle(Duration::ZERO));
+        assert_eq!(steps(&queue), ["5", "16..=31+names", "16..=31"]);
+        queue.push(range(true));
+        queue.push(Invalidation::Everything);
+        assert_eq!(steps(&queue), ["all"]);
     }
 
     #[test]

@@ -257,6 +257,15 @@ pub enum Invalidation {
         /// The name in it.
         name: Box<[u8]>,
     },
+    /// Anything may have changed about the inodes with these numbers (one tree of several: it was restored, or has ended).
+    Range {
+        /// The first.
+        first: Ino,
+        /// The last, included.
+        last: Ino,
+        /// Whether also what the names in them lead to changed.
+        names: bool,
+    },
     /// Anything may have changed (restore, lost connection, overflow).
     Everything,
 }
@@ -404,8 +413,9 @@ pub trait Vfs: Send + Sync + 'static {
     /// The last descriptor of an open file is closed.
     fn release(&self, ino: Ino, fh: u64);
 
-    /// Makes everything done so far durable. Also called for directories.
-    fn fsync(&self, ino: Ino, data_only: bool) -> Result<()>;
+    /// Makes everything done so far durable. Also called for directories. An error that concerns several handles (what was done is
+    /// lost) is told to each of them once.
+    fn fsync(&self, ino: Ino, fh: u64, data_only: bool) -> Result<()>;
 
     /// Opens a directory.
     fn opendir(&self, ino: Ino) -> Result<Opened> {

@@ -96,6 +96,9 @@ impl Journal for RocksJournal {
     fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<()> {
         self.commit.scan(space, from, to, visit)
     }
+    fn last_key(&self, space: Space, from: &[u8], to: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.commit.last_key(space, from, to)
+    }
     fn add_flusher(&self, flusher: Arc<dyn Flusher>) {
         self.commit.add_flusher(flusher);
     }

@@ -136,6 +136,16 @@ impl GroupStore for RocksStore {
         found.status().map_err(|e| rocks("scan", &self.dir, e))
     }
 
+    fn last_key(&self, space: Space, from: &[u8], to: &[u8]) -> Result<Option<Vec<u8>>> {
+        let mut how = ReadOptions::default();
+        how.set_iterate_lower_bound(with_key(space, from, <[u8]>::to_vec));
+        how.set_iterate_upper_bound(with_key(space, to.max(from), <[u8]>::to_vec));
+        let mut found = self.db.raw_iterator_opt(how);
+        found.seek_to_last();
+        let key = found.key().map(|key| key[1..].to_vec());
+        found.status().map_err(|e| rocks("scan", &self.dir, e)).map(|()| key)
+    }
+
     fn admit(&self, bytes: u64) -> Result<()> {
         self.reserve.admit(bytes)
     }

@@ -69,6 +69,8 @@ impl App {
         let settings = EngineConfig {
             resident_sessions: config.resident_sessions,
             idle_after: config.idle_after,
+            // So that short calls find a thread.
+            memory_waiters: (config.blocking_threads / 4).max(1),
             ..EngineConfig::new(data.engine())
         };
         let engine = Engine::open(settings, ports)?;
@@ -112,11 +114,6 @@ impl App {
         self.all.sessions_changed(ids);
     }
 
-    /// The mount of all sessions lets go of a session that nobody has a file open in, so that it does not count as in use.
-    pub fn let_go(&self, id: &SessionId) {
-        self.all.let_go(id);
-    }
-
     /// Tells long-lived streams to end.
     pub fn stop(&self) {
         self.stop.send_replace(true);
@@ -152,8 +149,8 @@ impl App {
         let expire = async {
             loop {
                 tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-                let (engine, all) = (self.engine.clone(), self.all.clone());
-                match self.pool.run(move || engine.delete_expired(&|id| all.let_go(id))).await {
+                let engine = self.engine.clone();
+                match self.pool.run(move || engine.delete_expired()).await {
                     Ok(gone) if gone.is_empty() => {}
                     Ok(gone) => {
                         tracing::info!(count = gone.len(), "the time of sessions was over");

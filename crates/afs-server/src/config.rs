@@ -3,7 +3,7 @@
 //! Guarantees: an unknown key, a value of the wrong type and an address beyond loopback are errors that say where the
 //! value came from. Deliberately absent: reloading; a changed setting needs a restart.
 
-use afs_types::{Error, Reason, Result};
+use afs_types::{Error, Reason, Result, limits};
 use serde::Deserialize;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
@@ -148,7 +148,12 @@ impl Settings {
             )?,
             idle_after: Duration::from_secs(self.idle_after_seconds.unwrap_or(600)),
             blocking_threads: within("blocking_threads", self.blocking_threads.unwrap_or(64), 2, 1024)?,
-            max_connections: within("max_connections", self.max_connections.unwrap_or(4096), 1, 1 << 20)?,
+            max_connections: within(
+                "max_connections",
+                self.max_connections.unwrap_or(limits::DEFAULT_CONNECTIONS),
+                1,
+                1 << 20,
+            )?,
             log_format: self.log_format.unwrap_or_default(),
             log_level: self.log_level.unwrap_or_else(|| "info".into()),
         })

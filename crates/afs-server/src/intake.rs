@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -39,6 +40,21 @@ impl Default for Intake {
     }
 }
 
+/// How many bytes of a request's body have come, of messages that are not whole too: a request's extension.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Arrived(Arc<AtomicU64>);
+
+impl Arrived {
+    /// More have come.
+    pub(crate) fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+    /// All so far.
+    pub(crate) fn total(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Counts a request's bytes until it is answered.
 pub(crate) async fn account(State(intake): State<Arc<Intake>>, request: Request, next: Next) -> Response {
     let is_grpc = is_grpc(&request);
@@ -47,9 +63,12 @@ pub(crate) async fn account(State(intake): State<Arc<Intake>>, request: Request,
     }
     // Kept here too: a body is gone before its method is done.
     let held = Arc::new(Mutex::new(None));
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let arrived = Arrived::default();
+    parts.extensions.insert(arrived.clone());
     let shape = if is_grpc { Shape::Messages { prefix: Vec::new(), left: 0 } } else { Shape::Whole };
-    let body = Metered { body, room: intake.room.clone(), held: held.clone(), bytes: 0, shape, until: None };
+    let (room, held_too) = (intake.room.clone(), held.clone());
+    let body = Metered { body, room, held: held_too, bytes: 0, shape, until: None, arrived };
     let response = next.run(Request::from_parts(parts, Body::new(body))).await;
     drop(held);
     if is_grpc { with_reason(response) } else { response }
@@ -128,10 +147,12 @@ struct Metered {
     bytes: usize,
     shape: Shape,
     until: Option<Pin<Box<Sleep>>>,
+    arrived: Arrived,
 }
 
 impl Metered {
     fn take(&mut self, data: &Bytes) -> Result<(), Status> {
+        self.arrived.add(data.len());
         let step = self.shape.advance(data);
         let mut held = self.held.lock();
         match step.began {
@@ -248,6 +269,7 @@ mod tests {
             bytes: 0,
             shape: Shape::Messages { prefix: Vec::new(), left: 0 },
             until: None,
+            arrived: Arrived::default(),
         }
     }
 
@@ -262,6 +284,10 @@ mod tests {
         // The next message of the same stream: the one before was handed on.
         one.take(&message(10).into()).unwrap();
         assert_eq!(room.available_permits(), 99);
+        let arrived = one.arrived.clone();
+        let before = arrived.total();
+        one.take(&Bytes::from(message(100)).slice(..7)).unwrap();
+        assert_eq!(arrived.total() - before, 7, "also of a message that is not whole");
         drop(one);
         assert_eq!(room.available_permits(), 100);
     }

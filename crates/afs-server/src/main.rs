@@ -11,6 +11,11 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+/// Batches are made by the threads that serve and freed by the one that commits: the C library's allocator makes both wait for each other, and costs a fork
+/// half of its time (`cargo xtask bench fork`).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The AetherFS server.
 #[derive(Parser)]
 #[command(name = "afs-server", version, about, max_term_width = 110)]

@@ -1,27 +1,36 @@
 //! Where blocking engine calls run: off the async threads, a bounded number at once.
 //!
-//! Guarantees: calls, streams, uploads and comparisons of whole trees each have turns of their own, so that slow readers and
-//! senders hold up neither the others nor short calls; beyond the queue of each kind callers get `QUEUE_FULL` at once. A stream
-//! is at most [`limits::MAX_STREAM_AHEAD_BYTES`] (or one item) ahead of its reader, and a reader that takes nothing for
-//! [`limits::MAX_READER_PAUSE_MS`] loses it. Waiting for the journal takes no thread ([`durable`]).
+//! Guarantees: calls, streams, uploads, pushes and comparisons of whole trees each have turns of their own, so that slow readers,
+//! senders and remotes hold up neither the others nor short calls; beyond the queue of each kind callers get `QUEUE_FULL` at once.
+//! Comparisons wait for others of their session before they take a turn, and pushes for others to their repository (`queues`): one of
+//! these never has more than half of the turns. A stream is at most [`limits::MAX_STREAM_AHEAD_BYTES`] (or one item) ahead of its reader, and a reader that takes nothing
+//! for [`limits::MAX_READER_PAUSE_MS`], or lags that much behind the least rate, loses it (`pace`). Waiting for the journal takes no
+//! thread ([`durable`]).
 
+use crate::pace::Pace;
+use crate::queues::{Place, Queues};
 use afs_store::{Journal, Position};
 use afs_types::{Error, Reason, Result, limits};
 use futures::{Stream, StreamExt as _};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 /// Most calls that wait for a turn.
-const MAX_WAITING: usize = 8192;
-/// Most streams, uploads or comparisons that wait for a turn.
-const MAX_WAITING_LONG: usize = 256;
+const MAX_WAITING: usize = limits::MAX_WAITING_CALLS;
+/// Most streams, uploads, pushes or comparisons that wait for a turn.
+const MAX_WAITING_LONG: usize = limits::MAX_WAITING_LONG_CALLS;
 /// Comparisons of whole trees at once: each takes memory for every path that differs.
-const COMPARISONS: usize = 4;
+const COMPARISONS: usize = limits::MAX_COMPARISONS;
+/// Comparisons told as streams that one session has at once.
+const TOLD_OF_SESSION: usize = COMPARISONS / 2;
+/// Pushes at once: each waits for another machine as long as that takes.
+const PUSHES: usize = limits::MAX_PUSHES;
+const PUSHES_OF_REPOSITORY: usize = limits::MAX_PUSHES_OF_REPOSITORY;
 const UNIT_BYTES: usize = 1 << 10;
 const AHEAD_UNITS: usize = limits::MAX_STREAM_AHEAD_BYTES / UNIT_BYTES;
 
@@ -30,9 +39,12 @@ pub(crate) struct Pool {
     calls: Turns,
     streams: Turns,
     uploads: Turns,
+    pushes: Turns,
     comparisons: Turns,
     /// Apart from the calls: their readers may be slow.
     told_comparisons: Turns,
+    /// Where those that must come one after the other wait before they take a turn.
+    queues: Arc<Queues>,
     /// How long a reader may take nothing.
     pause: Duration,
 }
@@ -61,7 +73,7 @@ impl Weigh for bytes::Bytes {
 
 /// Most threads of a pool of this size, for the runtime's limit.
 pub(crate) const fn threads(size: usize) -> usize {
-    3 * size + 2 * COMPARISONS
+    3 * size + PUSHES + 2 * COMPARISONS
 }
 
 impl Pool {
@@ -77,8 +89,10 @@ impl Pool {
             calls: turns(size, MAX_WAITING),
             streams: turns(size, MAX_WAITING_LONG),
             uploads: turns(size, MAX_WAITING_LONG),
+            pushes: turns(PUSHES, MAX_WAITING_LONG),
             comparisons: turns(COMPARISONS, MAX_WAITING_LONG),
             told_comparisons: turns(COMPARISONS, MAX_WAITING_LONG),
+            queues: Arc::default(),
             pause: Duration::from_millis(limits::MAX_READER_PAUSE_MS),
         }
     }
@@ -91,19 +105,44 @@ impl Pool {
         Self::run_in(&self.calls, work).await
     }
 
-    /// Runs a call that waits for its caller (an upload) or for another machine (a push).
-    pub(crate) async fn run_slow<T: Send + 'static>(
+    /// Runs a call that waits for the bytes of its caller.
+    pub(crate) async fn run_upload<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
         Self::run_in(&self.uploads, work).await
     }
 
-    /// Runs a call that compares whole trees.
-    pub(crate) async fn run_comparison<T: Send + 'static>(
+    /// Runs a call that waits for another machine, when few others of its queue run. It waits for them without a thread and before its
+    /// turn.
+    pub(crate) async fn run_push<T: Send + 'static>(
         &self,
+        queue: String,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        let place = self.queues.enter(queue, PUSHES_OF_REPOSITORY).await?;
+        let work = move || {
+            let _place = place;
+            work()
+        };
+        Self::run_in(&self.pushes, work).await
+    }
+
+    /// Runs a call that compares whole trees, when no other of its queues runs. It waits for them without a thread and before its turn.
+    pub(crate) async fn run_comparison_of<T: Send + 'static>(
+        &self,
+        queues: Vec<String>,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let mut places: Vec<Place> = Vec::with_capacity(queues.len());
+        for queue in queues {
+            places.push(self.queues.enter(queue, 1).await?);
+        }
+        // Goes with the work, which runs to its end also when its caller has left.
+        let work = move || {
+            let _places = places;
+            work()
+        };
         Self::run_in(&self.comparisons, work).await
     }
 
@@ -127,11 +166,17 @@ impl Pool {
         Ok(stream_in(self.streams.take().await?, self.pause, work))
     }
 
-    /// The same for a call that compares whole trees.
+    /// The same for a call that compares whole trees, when few others of its queue run.
     pub(crate) async fn stream_comparison<T: Weigh + Send + 'static>(
         &self,
+        queue: String,
         work: impl FnOnce(&mut dyn FnMut(T) -> bool) -> Result<()> + Send + 'static,
     ) -> Result<Items<T>> {
+        let place = self.queues.enter(queue, TOLD_OF_SESSION).await?;
+        let work = move |sink: &mut dyn FnMut(T) -> bool| {
+            let _place = place;
+            work(sink)
+        };
         Ok(stream_in(self.told_comparisons.take().await?, self.pause, work))
     }
 }
@@ -144,10 +189,11 @@ fn stream_in<T: Weigh + Send + 'static>(
     // Not bounded by itself: every item holds room until it is taken.
     let (items, taken) = mpsc::unbounded_channel();
     let (room, handle) = (Arc::new(Semaphore::new(AHEAD_UNITS)), Handle::current());
+    let mut pace = Pace::new(pause);
     tokio::task::spawn_blocking(move || {
         let _turn = turn;
         let mut is_cut = false;
-        let outcome = work(&mut |item: T| match ahead(&room, &handle, pause, item.weight()) {
+        let outcome = work(&mut |item: T| match ahead(&room, &handle, &mut pace, item.weight()) {
             Some(permit) => items.send((Ok(item), Some(permit))).is_ok(),
             None => {
                 is_cut = true;
@@ -162,25 +208,32 @@ fn stream_in<T: Weigh + Send + 'static>(
     Box::pin(UnboundedReceiverStream::new(taken).map(|(item, _)| item))
 }
 
-/// Room for an item; none if its reader has taken nothing for too long.
+/// Room for an item; none if its reader was too slow.
 fn ahead(
     room: &Arc<Semaphore>,
     handle: &Handle,
-    pause: Duration,
+    pace: &mut Pace,
     weight: usize,
 ) -> Option<OwnedSemaphorePermit> {
     let units = weight.div_ceil(UNIT_BYTES).clamp(1, AHEAD_UNITS) as u32;
     if let Ok(permit) = room.clone().try_acquire_many_owned(units) {
+        pace.moved(weight);
         return Some(permit);
     }
     let room = room.clone().acquire_many_owned(units);
-    handle.block_on(async { tokio::time::timeout(pause, room).await.ok()?.ok() })
+    let (began, patience) = (Instant::now(), pace.patience());
+    let permit = handle.block_on(async { tokio::time::timeout(patience, room).await.ok()?.ok() })?;
+    pace.waited(began.elapsed());
+    pace.moved(weight);
+    Some(permit)
 }
 
 fn slow_reader(pause: Duration) -> Error {
-    let limit = pause.as_millis();
-    Error::new(Reason::TimedOut, format!("the stream was not read for {limit} ms"))
+    let (limit, rate) = (pause.as_millis(), limits::MIN_TRANSFER_BYTES_PER_S);
+    let message = format!("the stream was not read for {limit} ms, or not at {rate} bytes a second");
+    Error::new(Reason::TimedOut, message)
         .with("limit", limit.to_string())
+        .with("rate", rate.to_string())
         .next("read it steadily, or ask for less")
 }
 
@@ -236,6 +289,8 @@ pub(crate) async fn durable(journal: &dyn Journal, at: Position) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queues;
+    use futures::FutureExt as _;
     use std::sync::Barrier;
 
     #[tokio::test]
@@ -297,6 +352,173 @@ mod tests {
             }
         }
         assert_eq!((items, last), (most, Some(Reason::TimedOut)));
+    }
+
+    impl Weigh for u8 {
+        fn weight(&self) -> usize {
+            1
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_reader_that_takes_an_item_before_every_pause_ends_loses_its_stream_too() {
+        let pool = Pool { pause: Duration::from_millis(100), ..Pool::new(1) };
+        let (done, mut ended) = oneshot::channel();
+        let stream = pool.stream(move |sink| {
+            while sink(0u8) {}
+            let _ = done.send(());
+            Ok(())
+        });
+        let mut stream = stream.await.unwrap();
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            let _ = stream.next().await;
+        }
+        assert_eq!(ended.try_recv(), Ok(()), "it was handed items for longer than its pause in all");
+        let last = stream.fold(None, |_, item| async move { item.err() }).await;
+        assert_eq!(last.map(|e| e.reason), Some(Reason::TimedOut));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn pushes_and_uploads_have_turns_of_their_own() {
+        let pool = Arc::new(Pool::new(1));
+        let (open, gate) = std::sync::mpsc::channel::<()>();
+        let upload = tokio::spawn({
+            let pool = pool.clone();
+            async move { pool.run_upload(move || Ok(gate.recv().is_ok())).await }
+        });
+        while pool.uploads.permits.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let pushed =
+            tokio::time::timeout(Duration::from_secs(20), pool.run_push("push x".into(), || Ok(7))).await;
+        assert_eq!(pushed.expect("it waits for an upload").unwrap(), 7);
+        open.send(()).unwrap();
+        assert!(upload.await.unwrap().unwrap());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn comparisons_of_one_key_leave_turns_to_others() {
+        let pool = Arc::new(Pool::new(1));
+        let (closed, gate) = std::sync::mpsc::channel::<()>();
+        let gate = Arc::new(std::sync::Mutex::new(gate));
+        let stuck: Vec<_> = (0..COMPARISONS + 2)
+            .map(|n| {
+                let (pool, gate) = (pool.clone(), gate.clone());
+                tokio::spawn(async move {
+                    // Until the gate opens, when the other end goes.
+                    let work = move || Ok(gate.lock().unwrap().recv().map_or(n, |()| usize::MAX));
+                    pool.run_comparison_of(vec!["session a".into()], work).await
+                })
+            })
+            .collect();
+        while pool.comparisons.permits.available_permits() == COMPARISONS {
+            tokio::task::yield_now().await;
+        }
+        let others = (0..COMPARISONS - 1).map(|n| pool.run_comparison_of(vec![format!("b {n}")], || Ok(7)));
+        let done = tokio::time::timeout(Duration::from_secs(20), futures::future::join_all(others)).await;
+        let done = done.expect("others wait for the commits of one session");
+        assert!(done.into_iter().all(|one| one.is_ok_and(|n| n == 7)));
+        assert_eq!(pool.comparisons.permits.available_permits(), COMPARISONS - 1);
+        drop(closed);
+        for (n, one) in stuck.into_iter().enumerate() {
+            assert_eq!(one.await.unwrap().unwrap(), n);
+        }
+    }
+
+    /// Work that goes on until the other end goes.
+    fn stuck(
+        gate: &Arc<std::sync::Mutex<std::sync::mpsc::Receiver<()>>>,
+    ) -> impl FnOnce() -> Result<usize> + use<> {
+        let gate = gate.clone();
+        // Poisoned by nobody: the only panics are the test's own.
+        move || Ok(gate.lock().map_or(0, |gate| usize::from(gate.recv().is_ok())))
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn all_calls_of_one_session_together_leave_turns_to_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings =
+            crate::Settings { data_dir: Some(dir.path().join("data")), ..crate::Settings::default() };
+        let app = crate::App::open(&settings.resolve().unwrap()).unwrap();
+        let (pool, engine) = (Pool::new(1), &app.engine);
+        let of = |session: &str| {
+            let request = afs_types::RequestId::parse(session).unwrap();
+            let session = afs_types::SessionId::parse(session).unwrap();
+            [
+                queues::of_commit(engine, None, &session),
+                queues::of_commit(engine, request.as_ref(), &session),
+                queues::of_restore(engine, None, &session),
+                queues::of_search(&session),
+            ]
+        };
+        let (closed, gate) = std::sync::mpsc::channel::<()>();
+        let gate = Arc::new(std::sync::Mutex::new(gate));
+        let twice = of("sess_a").into_iter().chain(of("sess_a"));
+        let mut calls: Vec<_> =
+            twice.map(|queues| Box::pin(pool.run_comparison_of(queues, stuck(&gate)))).collect();
+        // Each enters its queues, and takes its turn if it may.
+        for call in &mut calls {
+            assert!(call.now_or_never().is_none());
+        }
+        assert_eq!(pool.comparisons.permits.available_permits(), COMPARISONS / 2);
+        // Another one that shares none of the engine's stripes with it by chance.
+        let taken = of("sess_a").concat();
+        let is_apart =
+            |queues: &[Vec<String>; 4]| !queues.iter().flatten().any(|queue| taken.contains(queue));
+        let other = (0..).map(|n| of(&format!("sess_b{n}"))).find(is_apart).unwrap();
+        for queues in other {
+            let other =
+                tokio::time::timeout(Duration::from_secs(20), pool.run_comparison_of(queues, || Ok(7)));
+            assert_eq!(other.await.expect("others wait for one session").unwrap(), 7);
+        }
+        drop(closed);
+        let done = futures::future::join_all(calls).await;
+        assert!(done.into_iter().all(|one| one.is_ok_and(|n| n == 0)), "all of them run in the end");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn streams_of_one_session_leave_turns_to_others() {
+        let pool = Pool::new(1);
+        let of = |id: &str| queues::of_told(&afs_types::SessionId::parse(id).unwrap());
+        let endless = |sink: &mut dyn FnMut(usize) -> bool| {
+            while sink(7) {}
+            Ok(())
+        };
+        let mut open = Vec::new();
+        for _ in 0..COMPARISONS {
+            let mut stream = Box::pin(pool.stream_comparison(of("sess_a"), endless));
+            match (&mut stream).now_or_never() {
+                Some(items) => open.push(items.unwrap()),
+                None => drop(stream), // it gives up, and leaves its queue
+            }
+        }
+        assert_eq!(open.len(), TOLD_OF_SESSION);
+        let other = pool.stream_comparison(of("sess_b"), endless).now_or_never();
+        assert!(other.expect("it waits for another session").is_ok());
+        open.clear();
+        let again =
+            tokio::time::timeout(Duration::from_secs(20), pool.stream_comparison(of("sess_a"), endless));
+        assert!(again.await.expect("the places are not given back").is_ok());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_repository_that_hangs_leaves_pushes_to_others() {
+        let pool = Pool::new(1);
+        let (closed, gate) = std::sync::mpsc::channel::<()>();
+        let gate = Arc::new(std::sync::Mutex::new(gate));
+        let mut calls: Vec<_> =
+            (0..PUSHES).map(|_| Box::pin(pool.run_push(queues::of_push("/hangs"), stuck(&gate)))).collect();
+        for call in &mut calls {
+            assert!(call.now_or_never().is_none());
+        }
+        assert_eq!(pool.pushes.permits.available_permits(), PUSHES - PUSHES_OF_REPOSITORY);
+        let other = pool.run_push(queues::of_push("/other"), || Ok(7));
+        let other = tokio::time::timeout(Duration::from_secs(20), other).await;
+        assert_eq!(other.expect("others wait for one repository").unwrap(), 7);
+        drop(closed);
+        let done = futures::future::join_all(calls).await;
+        assert!(done.into_iter().all(|one| one.is_ok_and(|n| n == 0)), "all of them run in the end");
     }
 
     #[tokio::test]

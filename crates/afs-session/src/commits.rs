@@ -1,7 +1,7 @@
 //! From a session back to git: commit, promote, and what changed.
 //!
-//! Guarantees: a commit is of one instant, its tree is exactly the session's tracked content (every path of the base commit or the
-//! session's commit before that is still there, and new ones that no `.gitignore` leaves out; never anything named `.git`, and of a
+//! Guarantees: a commit is of one instant, its tree is exactly the session's tracked content (every path of the session's commit before,
+//! or of the base if there is none, that is still there, and new ones that no `.gitignore` leaves out; never anything named `.git`, and of a
 //! submodule its entry, not what is checked out in it); its record and the git objects are on disk before the call returns. A
 //! session's commits stand one on the other, the first on the newest commit of the session it was forked from whose content it has, or on the base.
 //! Promote never loses somebody else's commit: it moves a branch forward, or replaces exactly the commit the caller names.
@@ -121,7 +121,7 @@ impl Engine {
         let blobs = self.shared.ports.blobs.clone();
         let tracked =
             previous.as_ref().map(|c| Tracked::open(&git.mirror, &c.record.tree_oid)).transpose()?;
-        let edits = tree_edits(&base, &cut.tree, &blobs, tracked)?;
+        let edits = tree_edits((&git.commit, &base), &cut.tree, &blobs, tracked)?;
         let now = self.shared.now_ns();
         let or =
             |text: &str, default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
@@ -308,7 +308,7 @@ impl Engine {
     }
 }
 
-/// What a commit of a session needs to know about its source.
+/// What a commit of a session needs to know about where its base comes from.
 struct GitBase {
     commit: String,
     mirror: std::path::PathBuf,
@@ -320,7 +320,7 @@ impl GitBase {
         let Some(commit) = record.upstream.clone() else {
             return Err(Error::new(Reason::NotGit, format!("{} does not come from git", session.id())));
         };
-        let source = engine.source_record(&record.source)?;
-        Ok(Self { commit, mirror: afs_base::mirror_of(&source.location, &engine.import_dirs())? })
+        // Not through the source's record: that may have been deleted, and its sessions go on.
+        Ok(Self { commit, mirror: engine.mirror_of_version(&session.family().version, record)? })
     }
 }

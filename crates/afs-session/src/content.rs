@@ -7,7 +7,7 @@ use crate::session::Session;
 use afs_core::extent::{Content, LogRef, Run, Source};
 use afs_core::tree::Tree;
 use afs_store::BlobStore;
-use afs_types::{Ino, Reason, Result, limits};
+use afs_types::{Error, Ino, Reason, Result, limits};
 use bytes::{Bytes, BytesMut};
 use std::io::Read;
 use std::ops::Range;
@@ -18,7 +18,7 @@ impl Session {
     pub fn read(&self, ino: Ino, offset: u64, len: usize) -> Result<Bytes> {
         let (content, size) = self.with_tree(|t| {
             regular(t, ino)?;
-            t.content(ino).ok_or_else(|| afs_types::Error::from(Reason::Stale))
+            t.content(ino).ok_or_else(|| Error::from(Reason::Stale))
         })??;
         read_content(&self.shared().ports.blobs, &content, size, offset, len)
     }
@@ -46,13 +46,24 @@ pub fn read_content(
         let from = (offset as usize).min(bytes.len());
         return Ok(Bytes::copy_from_slice(&bytes[from..bytes.len().min(from + len)]));
     }
-    let runs = content.runs(size, offset, len as u64);
-    if let [run] = runs.as_slice() {
+    let end = offset.saturating_add(len as u64).min(size);
+    let whole = usize::try_from(end.saturating_sub(offset)).map_err(|_| Reason::FileTooLarge)?;
+    if whole <= limits::MAX_IO_BYTES
+        && let [run] = content.runs(size, offset, whole as u64).as_slice()
+    {
         return read_run(blobs, run);
     }
-    let mut out = BytesMut::with_capacity(runs.iter().map(|r| r.len as usize).sum());
-    for run in &runs {
-        out.extend_from_slice(&read_run(blobs, run)?);
+    let mut out = BytesMut::with_capacity(whole);
+    // In pieces, so that neither a long run nor a plan of many short ones is in memory beside the bytes.
+    while out.len() < whole {
+        let piece = (whole - out.len()).min(limits::MAX_IO_BYTES);
+        let filled = out.len() + piece;
+        for run in content.runs(size, offset + out.len() as u64, piece as u64) {
+            out.extend_from_slice(&read_run(blobs, &run)?);
+        }
+        if out.len() != filled {
+            return Err(Error::new(Reason::Corrupt, "the stored bytes of a file end before the file does"));
+        }
     }
     Ok(out.freeze())
 }

@@ -2,26 +2,28 @@
 //!
 //! Guarantees: an id names at most one [`Session`] object that takes calls (it is registered before the batch that makes it, loaded,
 //! evicted, archived and deleted by one at a time, and refused once it is archived or deleted); a session comes back from the journal exactly
-//! as it was; families and closed layers are shared.
+//! as it was; families and closed layers are shared; id and time of creation together name one session, also when the id is used again.
 //! Deliberately absent: transports, authorisation, and waiting where the caller can decide better (`fork_start`).
 
 use crate::background::Worker;
+use crate::expiry::Overdue;
 use crate::family::Family;
+use crate::imports::Imports;
 use crate::instants::Instants;
 use crate::leftovers;
 use crate::records::{HeadRec, SessionRec, StartRec, Stored, head_key, session_key, start_key, starts_end};
+use crate::registry::Registry;
 use crate::segments;
 use crate::session::{Cut, FoldJob, Session, archived};
 use crate::shared::{EngineConfig, Ports, Shared};
-use crate::sources::Import;
 use afs_core::tree::Tree;
 use afs_store::Space;
-use afs_types::{Error, LayerId, Reason, Result, SessionId, SourceId, VersionId};
+use afs_types::{Error, LayerId, Reason, RequestId, Result, SessionId, SourceId, VersionId};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::ops::ControlFlow;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 
 const SHARDS: usize = 64;
@@ -35,25 +37,36 @@ pub struct Engine {
     // First, so that it ends first: nothing works in the background while the rest goes.
     _worker: Worker,
     pub(crate) shared: Arc<Shared>,
-    shards: Vec<RwLock<HashMap<SessionId, Arc<Session>>>>,
+    registry: Registry,
     /// Whoever loads, evicts, archives or deletes a session holds its stripe.
     moving: Stripes,
     hasher: RandomState,
     families: Mutex<HashMap<VersionId, Arc<Family>>>,
     /// One request id, one effect: retries wait here for the first.
     pub(crate) requests: Stripes,
+    /// The same for commits and restores, which may take minutes: a short call must not wait for one whose id happens to hash alike.
+    pub(crate) long_requests: Stripes,
+    /// The same for changes of texts, which may wait for memory while they hold theirs.
+    pub(crate) text_requests: Stripes,
     /// Imports under way.
-    pub(crate) imports: Mutex<HashMap<SourceId, Arc<Import>>>,
+    pub(crate) imports: Mutex<Imports>,
     /// A session's record is read, changed and written by one at a time. Rare: labels, names, archive, commit. Taken before `moving`.
     record_turns: Stripes,
     /// Commits of one session come one after the other, each on top of the one before.
     commit_turns: Stripes,
-    /// Source records are looked up, changed and written by one at a time. Rare: made, refreshed, imported.
+    /// Source records are looked up, changed and written by one at a time. Rare: made, refreshed, imported. Taken before `imports`.
     pub(crate) source_turns: Mutex<()>,
+    /// Held, with others, from before the source of a new session is looked at until the session is queued; alone by who deletes a source.
+    /// By hash of its id; taken before `source_turns`. Forks do not take it.
+    source_uses: Vec<RwLock<()>>,
     /// Ids that callers chose, from before they are looked for until they are in the journal or given up.
     pub(crate) wanted: Mutex<HashSet<SessionId>>,
     /// Nanoseconds; no session with an end has one before. Not known at the start.
     pub(crate) next_expiry: AtomicI64,
+    /// Sessions whose time was over when they were last looked at, and that somebody used.
+    pub(crate) overdue: Mutex<Overdue>,
+    /// When the youngest of the sessions that were deleted in this start was made, nanoseconds.
+    youngest_gone: AtomicI64,
     /// Instants that somebody may ask about.
     pub(crate) instants: Instants,
 }
@@ -86,17 +99,22 @@ impl Engine {
         Ok(Arc::new(Self {
             _worker: Worker::start(&shared)?,
             shared,
-            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            registry: Registry::new(),
             moving: stripes(),
             hasher: RandomState::new(),
             families: Mutex::default(),
             requests: stripes(),
+            long_requests: stripes(),
+            text_requests: stripes(),
             imports: Mutex::default(),
             record_turns: stripes(),
             commit_turns: stripes(),
             source_turns: Mutex::default(),
+            source_uses: (0..SHARDS).map(|_| RwLock::default()).collect(),
             wanted: Mutex::default(),
             next_expiry: AtomicI64::new(i64::MIN),
+            overdue: Mutex::default(),
+            youngest_gone: AtomicI64::new(i64::MIN),
             instants,
         }))
     }
@@ -104,13 +122,24 @@ impl Engine {
     /// A session, loaded if it is not in RAM.
     pub fn session(&self, id: &SessionId) -> Result<Arc<Session>> {
         if let Some(session) = self.resident(id) {
-            session.touch();
+            session.touch_at(self.shared.now_ns());
             return Ok(session);
         }
         let _alone = self.moving(id);
         let session = self.settled_session(id)?;
-        session.touch();
+        session.touch_at(self.shared.now_ns());
         Ok(session)
+    }
+
+    /// The same at a time that the caller has looked up.
+    pub(crate) fn session_at(&self, id: &SessionId, now_ns: i64) -> Result<Arc<Session>> {
+        match self.resident(id) {
+            Some(session) => {
+                session.touch_at(now_ns);
+                Ok(session)
+            }
+            None => self.session(id),
+        }
     }
 
     /// A session, loaded if it is not in RAM. The caller holds its stripe of `moving`.
@@ -120,22 +149,33 @@ impl Engine {
         }
         let session = self.load_session(id)?;
         // Whoever made it meanwhile has the one that counts.
-        Ok(self.shard(id).write().entry(id.clone()).or_insert(session).clone())
+        Ok(self.registry.get_or_insert(session))
     }
 
     /// The turn of a session's commit.
     pub(crate) fn commit_turn(&self, id: &SessionId) -> MutexGuard<'_, ()> {
-        self.commit_turns[self.hasher.hash_one(id) as usize % STRIPES].lock()
+        self.commit_turns[self.commit_stripe(id)].lock()
+    }
+
+    /// Which lock a commit of this session waits for, and holds. Callers that have few threads for commits wait for each other by this
+    /// number first.
+    pub fn commit_stripe(&self, id: &SessionId) -> usize {
+        self.hasher.hash_one(id) as usize % STRIPES
+    }
+
+    /// The same of a commit or restore with this request id; that lock is taken first.
+    pub fn request_stripe(&self, id: &RequestId) -> usize {
+        self.hasher.hash_one(id) as usize % STRIPES
     }
 
     /// A session if it is in RAM.
     pub fn resident(&self, id: &SessionId) -> Option<Arc<Session>> {
-        self.shard(id).read().get(id).cloned()
+        self.registry.get(id)
     }
 
     /// Sessions in RAM.
     pub fn resident_count(&self) -> usize {
-        self.shards.iter().map(|s| s.read().len()).sum()
+        self.registry.len()
     }
 
     fn load_session(&self, id: &SessionId) -> Result<Arc<Session>> {
@@ -156,7 +196,8 @@ impl Engine {
         let noted: Option<StartRec> = self.shared.read(Space::Session, &start_key(id, self.shared.epoch))?;
         let is_new = record.epoch == self.shared.epoch;
         let start = noted.or_else(|| is_new.then(|| StartRec::of_new(cut.seq)));
-        Ok(Session::loaded(id.clone(), self.shared.clone(), family, cut, owned_from, start, last))
+        let name = (id.clone(), record.created_ns);
+        Ok(Session::loaded(name, self.shared.clone(), family, cut, owned_from, start, last))
     }
 
     /// This start of the server.
@@ -181,22 +222,25 @@ impl Engine {
         self.shared.read(Space::Session, &session_key(id))?.ok_or_else(|| id.not_found())
     }
 
+    /// A time of creation for sessions whose ids have been found free. It is later than that of any session that was deleted in this start,
+    /// whatever the clock did: who has an id again is told apart from who had it before.
+    pub(crate) fn creation_ns(&self, now_ns: i64) -> i64 {
+        now_ns.max(self.youngest_gone.load(Ordering::SeqCst).saturating_add(1))
+    }
+
+    /// A session that was made at this time is about to be deleted.
+    pub(crate) fn note_gone(&self, created_ns: i64) {
+        self.youngest_gone.fetch_max(created_ns, Ordering::SeqCst);
+    }
+
     /// Puts a new session in the registry. False when the id is taken.
     pub(crate) fn register(&self, session: Arc<Session>) -> bool {
-        let mut shard = self.shard(session.id()).write();
-        match shard.entry(session.id().clone()) {
-            std::collections::hash_map::Entry::Occupied(_) => false,
-            std::collections::hash_map::Entry::Vacant(free) => {
-                free.insert(session);
-                true
-            }
-        }
+        self.registry.insert(session)
     }
 
     pub(crate) fn unregister(&self, id: &SessionId) {
         // Dropped outside of the lock: a tree can be large.
-        let gone = self.shard(id).write().remove(id);
-        drop(gone);
+        drop(self.registry.remove_if(id, |_| true));
     }
 
     /// Takes a session out of RAM if nobody uses it. True when it is not in RAM afterwards.
@@ -216,12 +260,8 @@ impl Engine {
         let stamp = session.stamp();
         self.shared.wait(stamp.at)?;
         drop(session);
-        let mut map = self.shard(id).write();
-        let unused =
-            map.get(id).is_some_and(|s| Arc::strong_count(s) == 1 && s.stamp() == stamp && s.is_idle());
-        let gone = if unused { map.remove(id) } else { None };
-        drop(map);
-        Ok(gone.is_some())
+        let unused = |s: &Arc<Session>| Arc::strong_count(s) == 1 && s.stamp() == stamp && s.is_idle();
+        Ok(self.registry.remove_if(id, unused).is_some())
     }
 
     /// Evicts sessions that were idle for long enough, and the least recently used ones beyond the configured number.
@@ -230,8 +270,8 @@ impl Engine {
         let config = &self.shared.config;
         let oldest_kept = self.shared.now_ns() - config.idle_after.as_nanos() as i64;
         let mut all: Vec<(i64, SessionId)> = Vec::new();
-        for shard in &self.shards {
-            all.extend(shard.read().values().map(|s| (s.used_ns(), s.id().clone())));
+        for sessions in self.registry.shards() {
+            all.extend(sessions.iter().map(|s| (s.used_ns(), s.id().clone())));
         }
         all.sort_unstable();
         let surplus = all.len().saturating_sub(config.resident_sessions);
@@ -252,10 +292,9 @@ impl Engine {
     pub fn seal_idle(&self) -> Result<usize> {
         let latest = self.shared.now_ns() - self.shared.config.seal_after.as_nanos() as i64;
         let mut given = 0;
-        for shard in &self.shards {
+        // Looked at without the registry's lock: a fork takes that one while it holds a session's.
+        for all in self.registry.shards() {
             let idle = |s: &&Arc<Session>| s.unfolded_since().is_some_and(|changed| changed <= latest);
-            // Looked at without the shard's lock: a fork takes that one while it holds a session's.
-            let all: Vec<_> = shard.read().values().cloned().collect();
             for session in all.iter().filter(idle) {
                 if !self.shared.background.has_room() {
                     return Ok(given);
@@ -325,15 +364,16 @@ impl Engine {
         self.shared.ports.journal.sync().map(drop)
     }
 
-    fn shard(&self, id: &SessionId) -> &RwLock<HashMap<SessionId, Arc<Session>>> {
-        &self.shards[self.hasher.hash_one(id) as usize % SHARDS]
+    /// What keeps a source while a session is made on it.
+    pub(crate) fn source_use(&self, id: &SourceId) -> &RwLock<()> {
+        &self.source_uses[self.hasher.hash_one(id) as usize % SHARDS]
     }
     /// The turn of who moves this session in or out of RAM.
     pub(crate) fn moving(&self, id: &SessionId) -> MutexGuard<'_, ()> {
-        self.moving[self.hasher.hash_one(id) as usize % STRIPES].lock()
+        self.moving[self.registry.hash(id) as usize % STRIPES].lock()
     }
     /// The turn of who changes this session's record.
     pub(crate) fn record_turn(&self, id: &SessionId) -> MutexGuard<'_, ()> {
-        self.record_turns[self.hasher.hash_one(id) as usize % STRIPES].lock()
+        self.record_turns[self.registry.hash(id) as usize % STRIPES].lock()
     }
 }

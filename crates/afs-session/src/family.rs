@@ -113,8 +113,10 @@ fn mark_name(version: &VersionId) -> Vec<u8> {
     [b"ino/", version.as_str().as_bytes()].concat()
 }
 
+/// The bytes of a base table, mapped: in huge pages where the file system has large folios, because a look-up in a table of a million entries
+/// otherwise spends most of its time finding out where the pages are.
 #[allow(unsafe_code, reason = "memory-mapping is unsafe in every crate that offers it")]
-fn map_file(path: &Path) -> Result<bytes::Bytes> {
+pub fn map_file(path: &Path) -> Result<bytes::Bytes> {
     let file = File::open(path).map_err(|e| {
         Error::new(Reason::Corrupt, format!("base table {} cannot be opened: {e}", path.display()))
             .next("import the source again, or restore the data directory from a backup")
@@ -123,5 +125,9 @@ fn map_file(path: &Path) -> Result<bytes::Bytes> {
     // afterwards; the data directory belongs to this process (the journal's lock), so the bytes under the map do not change.
     let map = unsafe { memmap2::Mmap::map(&file) };
     let map = map.map_err(|e| Error::io(format!("map {}", path.display()), e))?;
+    // A wish: without huge pages everything works as well, and slower.
+    if let Err(error) = map.advise(memmap2::Advice::HugePage) {
+        tracing::debug!(%error, "ask for huge pages");
+    }
     Ok(bytes::Bytes::from_owner(map))
 }

@@ -396,7 +396,11 @@ impl Session {
                 match reap {
                     // The inode went with its session.
                     Err(e) if matches!(e.reason, Reason::SessionNotFound | Reason::SessionArchived) => Ok(()),
-                    other => other.map(drop),
+                    Err(error) => {
+                        self.reap_later();
+                        Err(error)
+                    }
+                    Ok(_) => Ok(()),
                 }
             }
         }
@@ -407,9 +411,9 @@ impl Session {
         self.shared().wait(stamp.at)
     }
 
-    /// Everything of this session so far is on disk when this returns.
+    /// Everything of this session so far is on disk when this returns. Refused once the session is archived or deleted.
     pub fn fsync(&self) -> Result<()> {
-        self.wait(self.stamp())
+        self.wait(self.live_stamp()?)
     }
 
     /// Sizes of the file system.

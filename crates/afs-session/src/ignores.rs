@@ -1,36 +1,63 @@
 //! `.gitignore` rules of a session, read from its own tree.
 //!
 //! Guarantees: the rules of git for files that it does not track: the deepest `.gitignore` with a matching line decides, `!` takes back,
-//! a file below an ignored directory is ignored, `.git/info/exclude` comes last. Files are read once per [`Ignores`].
+//! a file below an ignored directory is ignored, `.git/info/exclude` comes last. Files are read once per [`Ignores`], or once more after
+//! [`Ignores::forget`]. A tree from outside is hostile: one file, one line of it, and all files that are read, have bounds on their bytes
+//! and patterns; beyond them nothing is decided, as other rules than the file's would commit what it keeps out. The error names the file
+//! and the limit.
 //! Deliberately absent: the user's global excludes, which a server does not have, and whether a path is tracked.
 
+mod rules;
+
 use crate::content::read_content;
+use crate::memory::{Memory, Room};
 use afs_core::tree::Tree;
 use afs_store::BlobStore;
-use afs_types::{Ino, Name, ROOT_INO, Result, SessionPath, limits};
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
-use std::collections::HashMap;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use afs_types::{Error, Ino, Name, ROOT_INO, Result, SessionPath, limits};
+use rules::{Rules, Subject, too_many};
+use std::collections::{HashMap, HashSet};
+
+/// Directories without rules that are remembered; when there are more, they are looked at again.
+const MAX_KNOWN: usize = 65_536;
 
 /// The rules of one tree, read as needed.
 pub struct Ignores<'a> {
     tree: &'a Tree,
     blobs: &'a BlobStore,
-    by_dir: HashMap<Ino, Option<Gitignore>>,
-    exclude: Option<Gitignore>,
+    by_dir: HashMap<Ino, Option<Rules>>,
+    /// `.git/info/exclude`: not looked at yet, none, or its rules.
+    exclude: Option<Option<Rules>>,
+    /// Directories (or that one file) whose rules are counted already. Not files: one with many names is there many times.
+    counted: HashSet<Ino>,
+    /// Bytes and patterns of them.
+    bytes: usize,
+    patterns: usize,
+    /// Where the memory comes from, if it is shared with others.
+    room: Option<Room<'a>>,
 }
 
 impl<'a> Ignores<'a> {
     /// The rules of `tree`.
-    pub fn new(tree: &'a Tree, blobs: &'a BlobStore) -> Result<Self> {
-        let mut ignores = Self { tree, blobs, by_dir: HashMap::new(), exclude: None };
-        let exclude = SessionPath::parse(b"/.git/info/exclude")?;
-        if let Some(ino) = tree.walk(&exclude) {
-            ignores.exclude = ignores.read(ino, Path::new("/"))?;
+    pub fn new(tree: &'a Tree, blobs: &'a BlobStore) -> Self {
+        Self::open(tree, blobs, None)
+    }
+
+    /// The same for a search, of which many run at once: their rules share memory.
+    pub(crate) fn of_search(tree: &'a Tree, blobs: &'a BlobStore, memory: &'a Memory) -> Self {
+        Self::open(tree, blobs, Some(memory.rules()))
+    }
+
+    fn open(tree: &'a Tree, blobs: &'a BlobStore, room: Option<Room<'a>>) -> Self {
+        let (by_dir, counted) = (HashMap::new(), HashSet::new());
+        Self { tree, blobs, by_dir, exclude: None, counted, bytes: 0, patterns: 0, room }
+    }
+
+    /// Gives the memory of all rules back, because somebody else's pace decides when they are needed again: they are read again then.
+    pub(crate) fn forget(&mut self) {
+        (self.by_dir, self.exclude) = (HashMap::new(), None);
+        if let Some(room) = &mut self.room {
+            room.clear();
         }
-        Ok(ignores)
     }
 
     /// Whether git would leave an untracked path out.
@@ -46,51 +73,99 @@ impl<'a> Ignores<'a> {
 
     /// The decision for one path whose parents are not ignored.
     pub(crate) fn decide(&mut self, names: &[Name], is_dir: bool) -> Result<bool> {
-        let full = host_path(names);
-        let (mut dirs, mut at) = (vec![(ROOT_INO, 0)], ROOT_INO);
+        let full = names.iter().map(Name::as_bytes).collect::<Vec<_>>().join(&b'/');
+        // Each directory above it, how many names that is, and where what is below begins in the path.
+        let (mut dirs, mut at, mut below) = (vec![(ROOT_INO, 0, 0)], ROOT_INO, 0);
         for (depth, name) in names[..names.len() - 1].iter().enumerate() {
             let Some(next) = self.tree.lookup(at, name.as_bytes()) else { break };
             at = next;
-            dirs.push((at, depth + 1));
+            below += name.as_bytes().len() + 1;
+            dirs.push((at, depth + 1, below));
         }
-        for (dir, depth) in dirs.into_iter().rev() {
-            let verdict = self.rules(dir, &names[..depth])?.map(|rules| rules.matched(&full, is_dir));
-            match verdict {
-                Some(m) if m.is_ignore() => return Ok(true),
-                Some(m) if m.is_whitelist() => return Ok(false),
-                _ => {}
+        for (dir, depth, below) in dirs.into_iter().rev() {
+            let subject = Subject { path: &full[below..], is_dir };
+            if let Some(verdict) = self.rules(dir, &names[..depth])?.and_then(|rules| rules.verdict(&subject))
+            {
+                return Ok(verdict);
             }
         }
-        Ok(self.exclude.as_ref().is_some_and(|rules| rules.matched(&full, is_dir).is_ignore()))
+        let subject = Subject { path: &full, is_dir };
+        Ok(self.exclude()?.and_then(|rules| rules.verdict(&subject)).unwrap_or(false))
     }
 
-    fn rules(&mut self, dir: Ino, names: &[Name]) -> Result<Option<&Gitignore>> {
+    fn exclude(&mut self) -> Result<Option<&Rules>> {
+        if self.exclude.is_none() {
+            let path = SessionPath::parse(EXCLUDE)?;
+            self.exclude = Some(match self.tree.walk(&path) {
+                Some(ino) => self.read(ino, ino, || path)?,
+                None => None,
+            });
+        }
+        Ok(self.exclude.as_ref().and_then(Option::as_ref))
+    }
+
+    fn rules(&mut self, dir: Ino, names: &[Name]) -> Result<Option<&Rules>> {
         if !self.by_dir.contains_key(&dir) {
-            let rules = match self.tree.lookup(dir, b".gitignore") {
-                Some(ino) => self.read(ino, &host_path(names))?,
+            let rules = match self.tree.lookup(dir, FILE) {
+                Some(ino) => self.read(dir, ino, || path_of(names))?,
                 None => None,
             };
+            if self.by_dir.len() >= MAX_KNOWN {
+                self.by_dir.retain(|_, rules| rules.is_some());
+            }
             self.by_dir.insert(dir, rules);
         }
         Ok(self.by_dir.get(&dir).and_then(Option::as_ref))
     }
 
-    fn read(&self, ino: Ino, root: &Path) -> Result<Option<Gitignore>> {
+    /// Reads a file of rules that is counted as `of`; none if it has none.
+    fn read(&mut self, of: Ino, ino: Ino, path: impl FnOnce() -> SessionPath) -> Result<Option<Rules>> {
+        self.try_read(of, ino).map_err(|error| {
+            let path = path().to_text();
+            let mut told = Error::new(error.reason, format!("{path}: {}", error.message()));
+            for (key, value) in error.metadata() {
+                told = told.with(key, value.clone());
+            }
+            told.with("path", path).next(error.next_step())
+        })
+    }
+
+    fn try_read(&mut self, of: Ino, ino: Ino) -> Result<Option<Rules>> {
         let Some(attr) = self.tree.attr(ino).filter(|a| a.is_file()) else { return Ok(None) };
         let Some((content, size)) = self.tree.content(ino) else { return Ok(None) };
-        let len = attr.size.min(limits::MAX_TEXT_FILE_BYTES) as usize;
-        let text = read_content(self.blobs, &content, size, 0, len)?;
-        let mut builder = GitignoreBuilder::new(root);
-        for line in String::from_utf8_lossy(&text).lines() {
-            // A line that does not parse matches nothing, as in git.
-            let _ = builder.add_line(None, line);
+        let most = limits::MAX_IGNORE_FILE_BYTES;
+        let len = usize::try_from(attr.size).ok().filter(|len| *len <= most);
+        let len = len.ok_or_else(|| too_many("bytes", most))?;
+        let is_counted = self.counted.contains(&of);
+        if !is_counted && self.bytes + len > limits::MAX_IGNORES_BYTES {
+            return Err(too_many("bytes in all", limits::MAX_IGNORES_BYTES));
         }
-        Ok(builder.build().ok())
+        // While it is parsed, its text may be there twice, and every line of it may be a pattern.
+        let at_most = 2 * len + rules::memory_of(len);
+        if let Some(room) = &mut self.room {
+            room.grow(at_most)?;
+        }
+        let rules = Rules::parse(read_content(self.blobs, &content, size, 0, len)?.to_vec())?;
+        let rules = (rules.len() > 0).then_some(rules);
+        if let Some(room) = &mut self.room {
+            room.shrink(at_most - rules.as_ref().map_or(0, Rules::memory).min(at_most));
+        }
+        if let Some(rules) = rules.as_ref().filter(|_| !is_counted) {
+            self.counted.insert(of);
+            self.bytes += len;
+            self.patterns += rules.len();
+            if self.patterns > limits::MAX_IGNORES_PATTERNS {
+                return Err(too_many("patterns in all", limits::MAX_IGNORES_PATTERNS));
+            }
+        }
+        Ok(rules)
     }
 }
 
-fn host_path(names: &[Name]) -> PathBuf {
-    let mut path = PathBuf::from("/");
-    names.iter().for_each(|n| path.push(OsStr::from_bytes(n.as_bytes())));
-    path
+const EXCLUDE: &[u8] = b"/.git/info/exclude";
+const FILE: &[u8] = b".gitignore";
+
+fn path_of(dir: &[Name]) -> SessionPath {
+    let file = Name::new(FILE).ok();
+    SessionPath::from(dir.iter().cloned().chain(file).collect::<Vec<_>>())
 }

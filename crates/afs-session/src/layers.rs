@@ -65,7 +65,7 @@ impl Shared {
             loaded.seq = record.seq;
             loaded.below = (loaded.tree.clone(), record.seq);
             if record.delta_parent.is_some() {
-                self.delta(id)?.apply(&mut loaded.tree);
+                self.delta(id)?.0.apply(&mut loaded.tree);
                 continue;
             }
             self.replay(id, &mut loaded)?;
@@ -105,16 +105,19 @@ impl Shared {
         })
     }
 
-    fn delta(&self, layer: LayerId) -> Result<Delta> {
+    /// A layer's delta, and how many bytes it has in the journal.
+    fn delta(&self, layer: LayerId) -> Result<(Delta, usize)> {
         let bytes = self.ports.journal.get(Space::Delta, &layer_key(layer))?;
         let bytes = bytes.ok_or_else(|| {
             Error::new(Reason::Corrupt, format!("the delta of layer {} is missing", layer.0))
         })?;
-        Delta::decode(&bytes).map_err(|e| e.with("layer", layer.0.to_string()))
+        let delta = Delta::decode(&bytes).map_err(|e| e.with("layer", layer.0.to_string()))?;
+        Ok((delta, bytes.len()))
     }
 
     /// Replaces the records of a closed layer by a delta, merged with deltas below it that are not much larger, so that
-    /// a chain of n layers has O(log n) deltas to apply; and seals the bytes that it names. Returns how many bytes were sealed.
+    /// a chain of n layers has O(log n) deltas to apply; and seals the bytes that it names. Returns how many bytes were sealed. A delta
+    /// beyond what the journal takes is refused there: then the layer stays as records.
     pub(crate) fn fold(&self, job: &FoldJob) -> Result<u64> {
         self.wait(job.after)?;
         let layer = job.cut.layer;
@@ -152,15 +155,22 @@ impl Shared {
         Ok(bytes)
     }
 
-    /// A delta with those of the layers below that are not much larger, and the layer that it stands on.
+    /// A delta with those of the layers below that are not much larger, and the layer that it stands on. Entries can be long (extended
+    /// attributes, files of many pieces), so that their bytes are bounded, too: merging must not make what cannot be written.
     fn merged(&self, mut delta: Delta, mut down: LayerId) -> Result<(Delta, LayerId)> {
+        let mut bytes = delta.encode().len();
         while down.0 != 0 {
             let under = self.layer(down)?;
             let Some(next) = under.delta_parent else { break };
             if under.entries > 4 * delta.len() as u64 {
                 break;
             }
-            delta = self.delta(down)?.then(delta);
+            let (lower, lower_bytes) = self.delta(down)?;
+            bytes += lower_bytes;
+            if bytes > self.config.merged_delta_bytes {
+                break;
+            }
+            delta = lower.then(delta);
             down = next;
         }
         Ok((delta, down))

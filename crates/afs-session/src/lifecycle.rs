@@ -182,12 +182,16 @@ impl Engine {
             Begin::Done(ids) => return self.get_session(&SessionId::parse(&ids[0])?),
             Begin::Go(attempt) => attempt,
         };
-        let version = self.pick_version(want.source.as_ref(), want.version.as_ref())?;
+        let source = self.base_source(want.source.as_ref(), want.version.as_ref())?;
+        // Until the session is queued: who deletes the source finds it, or is waited for and has deleted it.
+        let in_use = self.source_use(&source).read();
+        let version = self.pick_version(&source, want.version)?;
         let family = self.family(&version)?;
         let ids = self.new_ids(want.session_id.as_slice(), 1)?;
         let tree = afs_core::tree::Tree::new(family.base.clone());
         let cut = Cut { layer: Default::default(), depth: 0, seq: 0, tree };
         let now = self.shared.now_ns();
+        let created_ns = self.creation_ns(now);
         let record = SessionRec {
             source: family.record.source.clone(),
             version,
@@ -197,8 +201,8 @@ impl Engine {
             parent_checkpoint: None,
             last_commit: None,
             archived: false,
-            created_ns: now,
-            updated_ns: now,
+            created_ns,
+            updated_ns: created_ns,
             expires_ns: want.ttl_ns.map(|t| now.saturating_add(t)),
             generation: 1,
             epoch: self.shared.epoch,
@@ -206,6 +210,7 @@ impl Engine {
         self.note_expiry(record.expires_ns);
         let made = Made { ids: &ids, record: &record, attempt: attempt.as_ref(), family: &family };
         let forked = self.make_sessions(&made, &cut)?;
+        drop(in_use);
         // Again, now that a scan of the records sees it: the first may have been used up by one that came too early.
         self.note_expiry(record.expires_ns);
         self.shared.wait(forked.at)?;
@@ -241,9 +246,10 @@ impl Engine {
         }
         check_answer(want)?;
         let ids = self.new_ids(&want.new_ids, want.count as usize)?;
-        let origin = self.fork_origin(want)?;
-        let family = origin.family();
         let now = self.shared.now_ns();
+        let origin = self.fork_origin(want, now)?;
+        let family = origin.family();
+        let created_ns = self.creation_ns(now);
         let record = SessionRec {
             source: family.record.source.clone(),
             version: family.version.clone(),
@@ -253,8 +259,8 @@ impl Engine {
             parent_checkpoint: want.checkpoint.clone(),
             last_commit: want.commit.clone(),
             archived: false,
-            created_ns: now,
-            updated_ns: now,
+            created_ns,
+            updated_ns: created_ns,
             expires_ns: want.ttl_ns.map(|t| now.saturating_add(t)),
             generation: 1,
             epoch: self.shared.epoch,
@@ -296,8 +302,9 @@ impl Engine {
     fn announce(&self, made: &Made<'_>, cut: &Cut) -> Result<Vec<Arc<Session>>> {
         let mut sessions = Vec::with_capacity(made.ids.list.len());
         for id in &made.ids.list {
-            let now_ns = made.record.created_ns;
-            let session = Session::coming(id.clone(), self.shared.clone(), made.family.clone(), cut, now_ns);
+            let created_ns = made.record.created_ns;
+            let session =
+                Session::coming(id.clone(), self.shared.clone(), made.family.clone(), cut, created_ns);
             if !self.register(session.clone()) {
                 self.withdraw(&sessions);
                 return Err(taken(id));
@@ -326,7 +333,7 @@ impl Engine {
     }
 
     /// The family, and the instant unless it is the live state.
-    fn fork_origin(&self, want: &Fork) -> Result<Origin> {
+    fn fork_origin(&self, want: &Fork, now_ns: i64) -> Result<Origin> {
         let (version, layer, owner) = match (&want.checkpoint, &want.commit) {
             (Some(_), Some(_)) => {
                 return Err(Error::invalid("checkpoint_id", "either a checkpoint or a commit, not both"));
@@ -343,7 +350,7 @@ impl Engine {
                     self.shared.read(Space::Commit, id.as_str().as_bytes())?.ok_or_else(|| id.not_found())?;
                 (rec.version, rec.layer, rec.session)
             }
-            (None, None) => return Ok(Origin::Live(self.session(&want.session)?)),
+            (None, None) => return Ok(Origin::Live(self.session_at(&want.session, now_ns)?)),
         };
         if owner != want.session {
             return Err(Error::new(
@@ -405,12 +412,10 @@ impl Engine {
     /// The newest sequence number of a layer that a session not in RAM appends to; without loading it, since lists ask for many.
     fn last_seq(&self, head: &HeadRec) -> Result<u64> {
         let (from, to) = (op_key(head.layer, 0), op_key(LayerId(head.layer.0 + 1), 0));
-        let mut last = head.seq;
-        self.shared.ports.journal.scan(Space::Record, &from, Some(&to), &mut |key, _| {
-            last = key.last_chunk::<8>().map_or(last, |b| last.max(u64::from_be_bytes(*b)));
-            Ok(ControlFlow::Continue(()))
-        })?;
-        Ok(last)
+        let last = self.shared.ports.journal.last_key(Space::Record, &from, &to)?;
+        Ok(last
+            .and_then(|key| key.last_chunk::<8>().map(|b| u64::from_be_bytes(*b)))
+            .map_or(head.seq, |seq| seq.max(head.seq)))
     }
 
     /// Sessions in order of id, which is order of creation for ids made by the server.
@@ -448,7 +453,8 @@ impl Engine {
     pub fn update_session(&self, id: &SessionId, change: UpdateSession) -> Result<SessionInfo> {
         change.display_name.iter().try_for_each(|n| check_text("display_name", n))?;
         change.labels.iter().try_for_each(check_labels)?;
-        self.change_record(id, |rec, now| {
+        let mut expires_ns = None;
+        let changed = self.change_record(id, |rec, now| {
             if change.if_generation.is_some_and(|g| g != rec.generation) {
                 return Err(Error::new(
                     Reason::RevisionMismatch,
@@ -460,10 +466,13 @@ impl Engine {
             rec.labels = change.labels.unwrap_or(std::mem::take(&mut rec.labels));
             if let Some(ttl) = change.ttl_ns {
                 rec.expires_ns = ttl.map(|t| now.saturating_add(t));
-                self.note_expiry(rec.expires_ns);
+                expires_ns = rec.expires_ns;
             }
             Ok(())
-        })?;
+        });
+        // Now that a scan of the records sees it, whatever became of the wait for the disk: one that came before has seen the old record.
+        self.note_expiry(expires_ns);
+        changed?;
         self.get_session(id)
     }
 
@@ -502,9 +511,10 @@ impl Engine {
         })?;
         self.shared.queue_fold(job);
         self.shared.wait(at)?;
+        // Before anybody can resume and change it.
+        session.tell_end(false);
         self.unregister(id);
         drop((alone, turn));
-        session.tell_all();
         self.get_session(id)
     }
 
@@ -521,7 +531,7 @@ impl Engine {
     }
 
     /// Deletes a session. Its forks, checkpoints' forks and commits live on. `force` also when mounts are attached; they are refused from
-    /// then on.
+    /// then on. Refused, it has changed nothing, for nobody: who watches goes on to hear of every change.
     pub fn delete_session(&self, id: &SessionId, force: bool, if_generation: Option<u64>) -> Result<()> {
         let turn = self.record_turn(id);
         let alone = self.moving(id);
@@ -529,13 +539,15 @@ impl Engine {
         if if_generation.is_some_and(|g| g != record.generation) {
             return Err(Error::new(Reason::RevisionMismatch, format!("{id} has changed")));
         }
+        self.note_gone(record.created_ns);
         let session = self.resident(id);
         let ended = session.as_ref().map(|s| s.end(force)).transpose()?;
         // Nobody appends to it now. If the journal does not take the deletion, everything is as before.
         self.delete_records(id, ended).inspect_err(|_| session.iter().for_each(|s| s.revive()))?;
+        // Before the id can be used again.
+        session.iter().for_each(|s| s.tell_end(true));
         self.unregister(id);
         drop((alone, turn));
-        session.iter().for_each(|s| s.tell_all());
         Ok(())
     }
 

@@ -202,13 +202,15 @@ pub struct RequestRec {
 pub trait Stored: Sized {
     /// What errors call it.
     const WHAT: &'static str;
+    /// Bytes that most of them need.
+    const USUAL_BYTES: usize = 128;
     /// Writes the fields.
     fn write(&self, e: &mut Enc);
     /// Reads the fields.
     fn read(d: &mut Dec<'_>) -> Result<Self>;
     /// The value for the journal.
     fn encode(&self) -> Vec<u8> {
-        let mut e = Enc { out: Vec::with_capacity(128) };
+        let mut e = Enc { out: Vec::with_capacity(Self::USUAL_BYTES) };
         e.u8(VERSION);
         self.write(&mut e);
         e.out
@@ -294,6 +296,7 @@ impl Stored for SessionRec {
 
 impl Stored for HeadRec {
     const WHAT: &'static str = "session head";
+    const USUAL_BYTES: usize = 16;
     fn write(&self, e: &mut Enc) {
         e.u64(self.layer.0).u8(u8::from(self.owned)).u64(self.seq);
     }

@@ -9,7 +9,11 @@ use crate::records::{RequestRec, Stored};
 use afs_store::{Batch, Space};
 use afs_types::{Error, Reason, RequestId, Result, limits};
 use parking_lot::MutexGuard;
-use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// Methods that may take minutes. Callers wait for these by [`Engine::request_stripe`] before they take a thread.
+const LONG: [&str; 2] = ["CreateCommit", "RestoreCheckpoint"];
+/// Methods that may wait for memory, up to [`limits::MAX_MEMORY_WAIT_MS`]. No other waits for one of these, however its id hashes.
+const TEXTS: [&str; 3] = ["EditFile", "ApplyPatch", "SubmitChanges"];
 
 /// A request under way; keeps retries of it waiting.
 pub(crate) struct Attempt<'a> {
@@ -31,9 +35,12 @@ impl Engine {
     /// Looks a request up. `method` is the name of the call, `parts` everything that makes it what it is.
     pub(crate) fn begin(&self, method: &str, id: Option<&RequestId>, parts: &[&[u8]]) -> Result<Begin<'_>> {
         let Some(id) = id else { return Ok(Begin::Go(None)) };
-        let mut stripe = DefaultHasher::new();
-        id.hash(&mut stripe);
-        let turn = self.requests[stripe.finish() as usize % self.requests.len()].lock();
+        let stripes = match method {
+            long if LONG.contains(&long) => &self.long_requests,
+            text if TEXTS.contains(&text) => &self.text_requests,
+            _ => &self.requests,
+        };
+        let turn = stripes[self.request_stripe(id)].lock();
         let key = [method.as_bytes(), b"\0", id.as_str().as_bytes()].concat();
         let mut hasher = blake3::Hasher::new();
         for part in parts {

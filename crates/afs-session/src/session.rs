@@ -4,6 +4,8 @@
 //! happen under one short lock, so the order in RAM and in the journal is the same; no I/O happens under it. Watchers are told under
 //! it too, in order: whoever sees a state knows that its watchers have heard of it. A batch of operations is all or nothing, in RAM and
 //! in the journal. Once a session is archived or deleted, whoever still holds it is refused: nothing is appended behind the batch that ended it.
+//! An inode that lost its last name while it was open is reaped when nobody has it open any more: by its last release, or, where that
+//! cannot come (it was open before a crash, or in the parent of a fork), together with a later change ([`State::due_reaps`]).
 //! Deliberately absent: waiting for durability (callers decide) and every rule about trees (`afs-core`).
 
 mod watch;
@@ -34,6 +36,8 @@ pub struct Session {
     /// Itself, for work that goes on in the background.
     me: Weak<Session>,
     id: SessionId,
+    /// When it was made, nanoseconds; with the id the name of this session among all that have had the id.
+    created_ns: i64,
     shared: Arc<Shared>,
     family: Arc<Family>,
     state: RwLock<State>,
@@ -69,18 +73,27 @@ pub(crate) struct State {
     life: Life,
     handles: Handles,
     watchers: Watchers,
+    /// From this time on, in nanoseconds, inodes without a name that nobody has open are nobody's: `i64::MAX` if there is none but those
+    /// that their last release reaps.
+    reap_after_ns: i64,
 }
 
 /// Where a session stands in the tree of layers.
 #[derive(Clone)]
 struct Place {
     layer: LayerId,
-    /// The session may append to the layer.
-    owned: bool,
     depth: u32,
-    /// The tree at the start of an owned layer, from which its delta is made.
-    start: Tree,
+    /// The tree at the start of an owned layer, from which its delta is made. None if the session has no layer of its own, as nearly all
+    /// idle forks: boxed, so that they pay for a pointer.
+    start: Option<Box<Tree>>,
     start_seq: u64,
+}
+
+impl Place {
+    /// Whether the session may append to the layer.
+    fn is_owned(&self) -> bool {
+        self.start.is_some()
+    }
 }
 
 impl State {
@@ -112,8 +125,24 @@ impl State {
             }
         });
     }
+    /// What is to be reaped together with a change that leads to `tree`.
+    fn due_reaps(&self, tree: &Tree, now_ns: i64) -> Vec<Op> {
+        if self.reap_after_ns > now_ns {
+            return Vec::new();
+        }
+        let is_open = |ino: &Ino| self.handles.as_ref().is_some_and(|h| h.contains_key(ino));
+        let nobodys = tree.unnamed().filter(|ino| !is_open(ino)).take(limits::MAX_REAPS);
+        nobodys.map(|ino| Op::Reap { ino }).collect()
+    }
+    /// Those are reaped. What is left is open now, and goes with its last release.
+    fn reaped(&mut self, now_ns: i64, count: usize) {
+        if self.reap_after_ns <= now_ns && count < limits::MAX_REAPS {
+            self.reap_after_ns = i64::MAX;
+        }
+    }
+    /// Whether it may be neither archived nor deleted without force.
     fn in_use(&self) -> bool {
-        self.handles.is_some() || self.watchers.is_some()
+        self.handles.is_some() || self.watchers.iter().any(|all| all.iter().any(|w| w.is_use))
     }
 }
 
@@ -215,6 +244,7 @@ impl Txn<'_> {
             if self.ops.len() >= most {
                 return Err(too_many(most));
             }
+            self.session.check_room(&self.tree, &op)?;
             self.seq += 1;
             self.tree.apply(&op, self.seq);
             self.ops.push(op);
@@ -231,9 +261,10 @@ impl Txn<'_> {
 }
 
 impl Session {
-    /// One that is in the journal and takes calls. `owned_from`: the tree and sequence number at the start of its own layer.
+    /// One that is in the journal and takes calls: its id and when it was made. `owned_from`: the tree and sequence number at the start of
+    /// its own layer.
     pub(crate) fn loaded(
-        id: SessionId,
+        id: (SessionId, i64),
         shared: Arc<Shared>,
         family: Arc<Family>,
         cut: Cut,
@@ -241,9 +272,9 @@ impl Session {
         start: Option<StartRec>,
         last: Position,
     ) -> Arc<Self> {
-        let owned = owned_from.is_some();
-        let (below, start_seq) = owned_from.unwrap_or_else(|| (cut.tree.clone(), cut.seq));
-        let place = Place { layer: cut.layer, owned, depth: cut.depth, start: below, start_seq };
+        let start_seq = owned_from.as_ref().map_or(cut.seq, |(_, seq)| *seq);
+        let below = owned_from.map(|(tree, _)| Box::new(tree));
+        let place = Place { layer: cut.layer, depth: cut.depth, start: below, start_seq };
         let now_ns = shared.now_ns();
         Self::build(id, shared, family, cut, place, (Life::Open, last, start), now_ns)
     }
@@ -254,25 +285,23 @@ impl Session {
         shared: Arc<Shared>,
         family: Arc<Family>,
         cut: &Cut,
-        now_ns: i64,
+        created_ns: i64,
     ) -> Arc<Self> {
-        let below = cut.tree.clone();
-        let place =
-            Place { layer: cut.layer, owned: false, depth: cut.depth, start: below, start_seq: cut.seq };
+        let place = Place { layer: cut.layer, depth: cut.depth, start: None, start_seq: cut.seq };
         let made = StartRec::of_new(cut.seq);
         Self::build(
-            id,
+            (id, created_ns),
             shared,
             family,
             cut.clone(),
             place,
             (Life::Coming, Position::default(), Some(made)),
-            now_ns,
+            created_ns,
         )
     }
 
     fn build(
-        id: SessionId,
+        (id, created_ns): (SessionId, i64),
         shared: Arc<Shared>,
         family: Arc<Family>,
         cut: Cut,
@@ -280,6 +309,14 @@ impl Session {
         (life, last, start): (Life, Position, Option<StartRec>),
         now_ns: i64,
     ) -> Arc<Self> {
+        let has_unnamed = cut.tree.unnamed().next().is_some();
+        let reap_after_ns = match (has_unnamed, life) {
+            (false, _) => i64::MAX,
+            // Nobody can have opened anything in it.
+            (true, Life::Coming) => i64::MIN,
+            // It may have been open when the server stopped, and its mount may come back for it.
+            (true, _) => now_ns.saturating_add(REOPEN_NS),
+        };
         let state = State {
             tree: cut.tree,
             seq: cut.seq,
@@ -292,9 +329,18 @@ impl Session {
             life,
             handles: None,
             watchers: None,
+            reap_after_ns,
         };
         let used_ns = AtomicI64::new(now_ns);
-        Arc::new_cyclic(|me| Self { me: me.clone(), id, shared, family, state: RwLock::new(state), used_ns })
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            id,
+            created_ns,
+            shared,
+            family,
+            state: RwLock::new(state),
+            used_ns,
+        })
     }
 
     /// The batch that makes it is queued: from now on it takes calls.
@@ -307,6 +353,10 @@ impl Session {
     /// Its id.
     pub fn id(&self) -> &SessionId {
         &self.id
+    }
+    /// When it was made, nanoseconds. An id that is used again gets a later time, so that both together are one session for ever.
+    pub fn created_ns(&self) -> i64 {
+        self.created_ns
     }
     /// Its base, shared with its family.
     pub fn family(&self) -> &Arc<Family> {
@@ -334,15 +384,23 @@ impl Session {
     pub fn stamp(&self) -> Stamp {
         self.state.read().stamp()
     }
-    pub(crate) fn touch(&self) {
-        self.used_ns.store(self.shared.now_ns(), Ordering::Relaxed);
+    /// The same of a session that takes calls. Only of such a one may it be said that its changes are on disk: of a deleted one the
+    /// journal has them, too, and the deletion behind them.
+    pub fn live_stamp(&self) -> Result<Stamp> {
+        let state = self.state.read();
+        state.check(&self.id)?;
+        Ok(state.stamp())
+    }
+    pub(crate) fn touch_at(&self, now_ns: i64) {
+        self.used_ns.store(now_ns, Ordering::Relaxed);
     }
     pub(crate) fn used_ns(&self) -> i64 {
         self.used_ns.load(Ordering::Relaxed)
     }
     /// True when nobody has files open or watches.
     pub(crate) fn is_idle(&self) -> bool {
-        !self.state.read().in_use()
+        let state = self.state.read();
+        state.handles.is_none() && state.watchers.is_none()
     }
     /// Mounts and streams that watch.
     pub fn watcher_count(&self) -> usize {
@@ -372,21 +430,30 @@ impl Session {
         let Some(op) = plan(&mut ctx)? else {
             return Ok((None, state.stamp()));
         };
+        self.check_room(&state.tree, &op)?;
         let mut batch = Batch::new();
         let base = state.base_seq();
         let opened = self.open_layer(state, &mut batch)?;
         let seq = base + 1;
         batch.put(Space::Record, op_key(state.place.layer, seq), self.record(op_id, &op));
         state.note_segments(&op, &mut batch);
+        let reaps = state.due_reaps(&state.tree, now_ns);
+        for (seq, reap) in (seq + 1..).zip(&reaps) {
+            batch.put(Space::Record, op_key(state.place.layer, seq), self.record(0, reap));
+        }
         let start = self.note_start(state, &mut batch);
         // Submitted first: if the journal refuses (full disk, shutdown) nothing has changed.
         let job = self.submit(state, batch, opened)?;
         state.start = Some(start);
         let news = news(state.watchers.as_deref(), &state.tree, seq, std::slice::from_ref(&op));
         state.tree.apply(&op, seq);
-        (state.seq, state.changed_ns) = (seq, now_ns);
-        let stamp = state.stamp();
         let answer = result(&state.tree, &op);
+        for (seq, reap) in (seq + 1..).zip(&reaps) {
+            state.tree.apply(reap, seq);
+        }
+        state.reaped(now_ns, reaps.len());
+        (state.seq, state.changed_ns) = (seq + reaps.len() as u64, now_ns);
+        let stamp = state.stamp();
         tell(state.watchers.as_deref(), who, &news);
         drop(guard);
         self.shared.queue_fold(job);
@@ -416,7 +483,14 @@ impl Session {
             handles: &state.handles,
         };
         let answer = change(&mut txn)?;
-        let Txn { tree, ops, seq, .. } = txn;
+        let Txn { mut tree, mut ops, mut seq, .. } = txn;
+        let reaps = if ops.is_empty() { Vec::new() } else { state.due_reaps(&tree, now_ns) };
+        let reap_count = reaps.len();
+        for reap in reaps {
+            seq += 1;
+            tree.apply(&reap, seq);
+            ops.push(reap);
+        }
         let last_seq = if ops.is_empty() { state.seq } else { seq };
         let base = state.base_seq();
         let mut batch = Batch::new();
@@ -434,6 +508,9 @@ impl Session {
         state.start = start;
         let news = news(state.watchers.as_deref(), &state.tree, last_seq, &ops);
         state.tree = tree;
+        if !ops.is_empty() {
+            state.reaped(now_ns, reap_count);
+        }
         (state.seq, state.changed_ns) = (last_seq, now_ns);
         let stamp = state.stamp();
         tell(state.watchers.as_deref(), who, &news);
@@ -474,6 +551,24 @@ impl Session {
         self.shared.ports.journal.wait_for_room()
     }
 
+    /// Refuses to grow an overlay that is as large as one may be. What makes it no larger is never refused, nor, for half as much again, are
+    /// deletions: whoever has to make room must be able to.
+    fn check_room(&self, tree: &Tree, op: &Op) -> Result<()> {
+        let (most, bytes) = (self.shared.config.overlay_bytes, tree.overlay_bytes());
+        if bytes < most || matches!(op, Op::Unlink { .. } if bytes < most + most / 2) {
+            return Ok(());
+        }
+        let mut after = tree.clone();
+        after.apply(op, 0);
+        if after.overlay_bytes() <= bytes {
+            return Ok(());
+        }
+        let message = format!("{}: what it changed takes {most} bytes of the server's memory", self.id);
+        Err(Error::new(Reason::QuotaExceeded, message)
+            .with("limit", most.to_string())
+            .next("delete files in it, or commit it and go on in a session on the new version"))
+    }
+
     /// Where it went on in this start of the server, also if the journal does not have that yet.
     pub(crate) fn start(&self) -> Option<StartRec> {
         self.state.read().start
@@ -504,7 +599,7 @@ impl Session {
     /// the records that nobody has folded.
     fn open_layer(&self, state: &mut State, batch: &mut Batch) -> Result<Option<Opened>> {
         let full = state.seq - state.place.start_seq >= self.shared.config.layer_records;
-        if state.place.owned && !full && state.start.is_some() {
+        if state.place.is_owned() && !full && state.start.is_some() {
             return Ok(None);
         }
         let seq = state.base_seq();
@@ -516,15 +611,15 @@ impl Session {
         batch.put(Space::Session, head_key(&self.id), head.encode());
         let job = self.fold_job(state, state.last);
         state.segment = segments::NONE;
-        let next = Place { layer, owned: true, depth, start: state.tree.clone(), start_seq: seq };
+        let start = Some(Box::new(state.tree.clone()));
+        let next = Place { layer, depth, start, start_seq: seq };
         Ok(Some(Opened { before: std::mem::replace(&mut state.place, next), job }))
     }
 
     /// The session's own layer as it is now, to be folded once it is closed.
     fn fold_job(&self, state: &State, after: Position) -> Option<FoldJob> {
-        let Place { owned, start, .. } = &state.place;
-        let job = || FoldJob { below: start.clone(), cut: state.cut(), after, session: self.me.clone() };
-        owned.then(job)
+        let start = state.place.start.as_deref()?;
+        Some(FoldJob { below: start.clone(), cut: state.cut(), after, session: self.me.clone() })
     }
 
     /// Freezes this instant, so that others can stand on it. `batch` adds what the caller makes of it; all is one batch.
@@ -546,7 +641,7 @@ impl Session {
     ) -> Result<(Cut, Position, Option<FoldJob>)> {
         let cut = state.cut();
         let mut changes = Batch::new();
-        if state.place.owned {
+        if state.place.is_owned() {
             let head = HeadRec { layer: cut.layer, owned: false, seq: state.seq };
             changes.put(Space::Session, head_key(&self.id), head.encode());
         }
@@ -554,9 +649,8 @@ impl Session {
         let at = if changes.is_empty() { state.last } else { self.shared.submit(changes)? };
         state.last = state.last.max(at);
         let job = self.fold_job(state, at);
-        state.place.owned = false;
         // Nothing is appended to this layer any more: let go of the nodes that only its start needs.
-        state.place.start = state.tree.clone();
+        state.place.start = None;
         Ok((cut, at, job))
     }
 
@@ -618,10 +712,13 @@ impl Session {
         let at = self.shared.submit(changes)?;
         state.start = Some(went_on);
         let job = self.fold_job(state, at);
-        let start = to.tree.clone();
         state.tree = to.tree.clone();
-        state.place = Place { layer: to.layer, owned: false, depth: to.depth, start, start_seq: seq };
+        state.place = Place { layer: to.layer, depth: to.depth, start: None, start_seq: seq };
         (state.seq, state.last, state.changed_ns) = (seq, at, self.shared.now_ns());
+        if state.tree.unnamed().next().is_some() && state.reap_after_ns == i64::MAX {
+            // They were open when that instant was kept; who has them open now is known.
+            state.reap_after_ns = i64::MIN;
+        }
         let all = Invalidation { all: true, seq, ..Invalidation::default() };
         tell(state.watchers.as_deref(), 0, std::slice::from_ref(&all));
         Ok((Stamp { seq, at }, job))
@@ -633,9 +730,8 @@ impl Session {
         {
             let mut guard = self.state.write();
             let state = &mut *guard;
-            if state.tree.same_as(was) && !state.place.owned {
+            if state.tree.same_as(was) && !state.place.is_owned() {
                 state.tree = sealed_tree.clone();
-                state.place.start = sealed_tree.clone();
                 return;
             }
         }
@@ -644,21 +740,18 @@ impl Session {
             let mut guard = self.state.write();
             let state = &mut *guard;
             apply_seals(&mut state.tree, some);
-            if !state.place.owned {
-                state.place.start = state.tree.clone();
-            }
         }
     }
 
     /// Records in the session's own layer that a fold would replace.
     pub(crate) fn unfolded(&self) -> u64 {
         let state = self.state.read();
-        if state.place.owned { state.seq - state.place.start_seq } else { 0 }
+        if state.place.is_owned() { state.seq - state.place.start_seq } else { 0 }
     }
     /// When it last changed, if it has records that nobody folded.
     pub(crate) fn unfolded_since(&self) -> Option<i64> {
         let state = self.state.read();
-        (state.life == Life::Open && state.place.owned).then_some(state.changed_ns)
+        (state.life == Life::Open && state.place.is_owned()).then_some(state.changed_ns)
     }
 
     /// Keeps an inode alive while it has no name.
@@ -668,6 +761,14 @@ impl Session {
         state.tree.attr(ino).ok_or(Reason::Stale)?;
         *state.handles.get_or_insert_default().entry(ino).or_insert(0) += 1;
         Ok(())
+    }
+
+    /// An inode without a name could not be reaped with its last release: the next change that succeeds does it.
+    pub(crate) fn reap_later(&self) {
+        let mut state = self.state.write();
+        if state.reap_after_ns == i64::MAX {
+            state.reap_after_ns = i64::MIN;
+        }
     }
 
     /// Ends a hold, also of an inode that a restore has taken away, and of a session that is gone.
@@ -688,6 +789,9 @@ impl Session {
         if orphan { Unheld::Inode } else { Unheld::Hold }
     }
 }
+
+/// How long mounts from before a restart have to come back.
+const REOPEN_NS: i64 = limits::MOUNT_LEASE_MS as i64 * 1_000_000;
 
 /// Files that take over their sealed content in one go.
 const ADOPT_FILES: usize = 256;

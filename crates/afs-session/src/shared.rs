@@ -1,6 +1,7 @@
 //! What every part of the engine uses: ports, configuration, counters, and the few ways to read and write records.
 
 use crate::background::Background;
+use crate::memory::Memory;
 use crate::records::Stored;
 use crate::session::{Cut, FoldJob};
 use afs_store::{Batch, BlobStore, Journal, Position, Space};
@@ -26,8 +27,14 @@ pub struct EngineConfig {
     pub seal_bytes_per_s: u64,
     /// Records in an open layer beyond which a new one is begun and the old one folded: what loading a session costs at most.
     pub layer_records: u64,
+    /// Bytes of a delta beyond which no lower one is merged into it.
+    pub merged_delta_bytes: usize,
     /// Most inodes and names that one call changes.
     pub max_operations: usize,
+    /// Most calls that wait for memory for contents of files, of each kind: each holds one of the caller's threads.
+    pub memory_waiters: usize,
+    /// Bytes of RAM that the overlay of one session may take.
+    pub overlay_bytes: u64,
 }
 
 impl EngineConfig {
@@ -39,7 +46,10 @@ impl EngineConfig {
             idle_after: Duration::from_secs(600),
             seal_after: Duration::from_secs(60),
             seal_bytes_per_s: 128 << 20,
+            merged_delta_bytes: limits::MAX_MERGED_DELTA_BYTES,
             max_operations: limits::MAX_OPERATIONS,
+            memory_waiters: 16,
+            overlay_bytes: limits::MAX_OVERLAY_BYTES,
             layer_records: limits::MAX_LAYER_RECORDS,
         }
     }
@@ -78,6 +88,8 @@ pub(crate) struct Shared {
     /// Trees at the end of closed layers, so that forks of a checkpoint need not load it.
     pub(crate) trees: Cache<LayerId, Cut>,
     pub(crate) background: Background,
+    /// For contents of files.
+    pub(crate) memory: Memory,
 }
 
 /// Overlay entries of all trees that are kept; they share most of them, so this is the worst case of some 250 MB.
@@ -109,7 +121,8 @@ impl Shared {
             .time_to_idle(TREE_CACHE_IDLE)
             .build();
         let layers = Mutex::new(Lease { next, end: next });
-        Ok(Arc::new(Self { ports, config, epoch, layers, trees, background: Background::default() }))
+        let (background, memory) = (Background::default(), Memory::new(config.memory_waiters));
+        Ok(Arc::new(Self { ports, config, epoch, layers, trees, background, memory }))
     }
 
     /// Hands a closed layer, if there is one, to the folding thread; when that is behind, the layer simply stays as records.

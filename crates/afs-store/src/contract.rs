@@ -8,7 +8,7 @@
 use crate::group::GroupOptions;
 use crate::journal::{Batch, Flusher, Journal, Position, Space};
 use crate::sim::mix;
-use afs_types::{Error, Reason, Result};
+use afs_types::{Error, Reason, Result, limits};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -160,6 +160,12 @@ fn scan_is_ordered_and_bounded(subject: &impl Subject) {
         assert!(between(&*journal, space, &number(20), Some(&number(10))).is_empty());
         assert!(between(&*journal, space, &number(20), Some(&number(20))).is_empty());
         assert_eq!(between(&*journal, space, &number(299), None).len(), 2);
+        let last = |from: u64, to: &[u8]| must(journal.last_key(space, &number(from), to));
+        assert_eq!(last(10, &number(20)), Some(number(19).to_vec()));
+        assert_eq!(last(0, b"\xff"), Some(number(299).to_vec()));
+        // The end is not in it, an empty or inverted range has nothing, and a neighbour's keys are never found.
+        assert_eq!((last(20, &number(20)), last(20, &number(10))), (None, None));
+        assert_eq!(last(300, b"\xff"), None);
     }
     scan_stops(&*journal);
     must(journal.close());
@@ -456,6 +462,11 @@ fn the_queue_is_bounded(subject: &impl Subject) {
     // A batch larger than the bound goes alone instead of never.
     let at = must(journal.submit(one(Space::Record, b"large", &[7; 200_000])));
     must(journal.wait(at));
+    // A value beyond the limit is refused with its whole batch, which would be torn otherwise.
+    let mut torn = one(Space::Record, b"beside", b"x");
+    torn.put(Space::Record, b"huge", vec![0; limits::MAX_JOURNAL_VALUE_BYTES + 1]);
+    let error = journal.submit(torn).map(drop).expect_err("a value of any length");
+    assert!(error.message().contains(&limits::MAX_JOURNAL_VALUE_BYTES.to_string()));
     assert_eq!(all(&*journal, Space::Record).len() as u64, accepted + 1);
     must(journal.close());
 }

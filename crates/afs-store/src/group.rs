@@ -18,7 +18,7 @@ use afs_types::{Error, Reason, Result, limits};
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -47,6 +47,8 @@ pub trait GroupStore: Send + Sync + 'static {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>>;
     /// See [`Journal::scan`].
     fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<()>;
+    /// See [`Journal::last_key`].
+    fn last_key(&self, space: Space, from: &[u8], to: &[u8]) -> Result<Option<Vec<u8>>>;
     /// Whether a batch of so many bytes that frees no space is admitted. Cheap: called by each submit.
     fn admit(&self, _bytes: u64) -> Result<()> {
         Ok(())
@@ -126,6 +128,8 @@ struct Shared<S> {
     /// Those who need that nobody commits (close, crash) wait here.
     quiet: Condvar,
     durable: AtomicU64,
+    /// Bytes queued and being committed, written under the queue's lock: a look at them before each change must not take it.
+    queued: AtomicUsize,
     /// Newest finished group of each parity. Two are enough: when group g+2 is forming, g is finished.
     slots: [Slot; 2],
     flushers: RwLock<Arc<[Arc<dyn Flusher>]>>,
@@ -197,6 +201,7 @@ impl<S: GroupStore> GroupCommit<S> {
             work: Condvar::new(),
             quiet: Condvar::new(),
             durable: AtomicU64::new(last.idx),
+            queued: AtomicUsize::new(0),
             slots: Default::default(),
             flushers: RwLock::new(Arc::from([])),
             failed: OnceLock::new(),
@@ -241,6 +246,7 @@ impl<S: GroupStore> GroupCommit<S> {
 impl<S: GroupStore> Journal for GroupCommit<S> {
     fn submit(&self, batch: Batch) -> Result<Position> {
         let shared = &self.shared;
+        batch.changes.iter().try_for_each(Change::check)?;
         let bytes = batch.bytes();
         if !batch.frees_space {
             shared.store.admit(bytes as u64)?;
@@ -256,6 +262,7 @@ impl<S: GroupStore> Journal for GroupCommit<S> {
             return Err(closed());
         }
         queue.bytes += bytes;
+        shared.queued.store(queue.bytes, Ordering::Relaxed);
         queue.batches.push(batch);
         let idx = queue.next;
         queue.next += 1;
@@ -269,8 +276,12 @@ impl<S: GroupStore> Journal for GroupCommit<S> {
     }
 
     fn wait_for_room(&self) -> Result<()> {
+        let most = self.shared.options.queue_bytes / 2;
+        if self.shared.queued.load(Ordering::Relaxed) <= most {
+            return Ok(());
+        }
         let mut queue = self.shared.queue.lock();
-        let full = |q: &Queue| q.bytes > self.shared.options.queue_bytes / 2;
+        let full = |q: &Queue| q.bytes > most;
         if full(&queue) { self.make_room(&mut queue, &full) } else { Ok(()) }
     }
 
@@ -343,6 +354,10 @@ impl<S: GroupStore> Journal for GroupCommit<S> {
 
     fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<()> {
         self.shared.store.scan(space, from, to, visit)
+    }
+
+    fn last_key(&self, space: Space, from: &[u8], to: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.shared.store.last_key(space, from, to)
     }
 
     fn add_flusher(&self, flusher: Arc<dyn Flusher>) {

@@ -6,7 +6,7 @@
 //!
 //! Deliberately absent: transactions that read (the engine decides under its own locks), snapshots, column families.
 
-use afs_types::Result;
+use afs_types::{Error, Result, limits};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -89,6 +89,18 @@ pub enum Change {
 }
 
 impl Change {
+    /// Refuses a value that no store takes: one that is dropped while the rest of its batch is written would tear the batch.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            Change::Put { value, .. } if value.len() > limits::MAX_JOURNAL_VALUE_BYTES => Err(Error::above(
+                "value",
+                limits::MAX_JOURNAL_VALUE_BYTES,
+                "bytes in one record of the journal",
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Bytes this change needs in a queue, roughly.
     pub fn bytes(&self) -> usize {
         // 48 stands for the enum and two allocations: an empty batch of a million deletes is not free.
@@ -196,6 +208,8 @@ pub trait Journal: Send + Sync {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>>;
     /// Visits `from <= key < to` (to the end of the space without `to`) in order of keys, as of one instant.
     fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<()>;
+    /// The last key `from <= key < to`, without visiting those before it. As of the newest committed group.
+    fn last_key(&self, space: Space, from: &[u8], to: &[u8]) -> Result<Option<Vec<u8>>>;
     /// Adds a flusher; it is called before each group from now on.
     fn add_flusher(&self, flusher: Arc<dyn Flusher>);
     /// Everything submitted so far, and everything flushers hold, is durable when this returns.

@@ -58,6 +58,10 @@ impl GroupStore for MemStore {
         }
         Ok(())
     }
+
+    fn last_key(&self, space: Space, from: &[u8], to: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(range(&self.map.read(), space, from, Some(to)).next_back().map(|(key, _)| key.1.clone()))
+    }
 }
 
 fn range<'a>(
@@ -65,7 +69,7 @@ fn range<'a>(
     space: Space,
     from: &[u8],
     to: Option<&[u8]>,
-) -> impl Iterator<Item = (&'a (u8, Vec<u8>), &'a Vec<u8>)> + use<'a> {
+) -> impl DoubleEndedIterator<Item = (&'a (u8, Vec<u8>), &'a Vec<u8>)> + use<'a> {
     let low = (space as u8, from.to_vec());
     let high = match to {
         Some(to) => (space as u8, to.to_vec()),
@@ -173,6 +177,9 @@ impl Journal for SimJournal {
     }
     fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<()> {
         self.commit.scan(space, from, to, visit)
+    }
+    fn last_key(&self, space: Space, from: &[u8], to: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.commit.last_key(space, from, to)
     }
     fn add_flusher(&self, flusher: Arc<dyn Flusher>) {
         self.commit.add_flusher(flusher);

@@ -46,6 +46,7 @@ enum Bug {
     ForgetsFlushers,
     CallsBackEarly,
     ScanIsOpenEnded,
+    LastIsFirst,
     RangeIsClosed,
     SyncDoesNothing,
     Unbounded,
@@ -92,6 +93,18 @@ impl Journal for Broken {
     fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<()> {
         let to = if self.bug == Bug::ScanIsOpenEnded { None } else { to };
         self.inner.scan(space, from, to, visit)
+    }
+    fn last_key(&self, space: Space, from: &[u8], to: &[u8]) -> Result<Option<Vec<u8>>> {
+        // The first instead of the last.
+        let mut first = None;
+        if self.bug != Bug::LastIsFirst {
+            return self.inner.last_key(space, from, to);
+        }
+        self.inner.scan(space, from, Some(to), &mut |key, _| {
+            first = Some(key.to_vec());
+            Ok(std::ops::ControlFlow::Break(()))
+        })?;
+        Ok(first)
     }
     fn add_flusher(&self, flusher: Arc<dyn Flusher>) {
         if self.bug != Bug::ForgetsFlushers {
@@ -142,6 +155,7 @@ fn the_suite_catches_broken_journals() {
         ForgetsFlushers,
         CallsBackEarly,
         ScanIsOpenEnded,
+        LastIsFirst,
         RangeIsClosed,
         SyncDoesNothing,
         Unbounded,

@@ -316,6 +316,11 @@ impl Trees {
         for (seq, record) in (first..).zip(&session.records) {
             tree.apply(&Record::decode(record).unwrap().op, seq);
         }
+        let without_a_name = tree.overlay_inodes().filter(|(_, inode)| inode.nlink == 0);
+        let unnamed: Vec<Ino> = without_a_name.map(|(ino, _)| ino).collect();
+        for known in [&tree, &session.tree] {
+            assert_eq!(known.unnamed().collect::<Vec<_>>(), unnamed, "what a tree knows without looking");
+        }
         tree
     }
 }
@@ -408,7 +413,7 @@ impl Subject for Trees {
     /// Every file's bytes become blobs of 100 bytes at most, holes stay holes.
     fn seal(&mut self, no: SessionNo) -> Result<()> {
         let tree = self.session(no).tree.clone();
-        for (ino, inode) in tree.inodes().iter().filter(|(_, i)| i.mode != 0 && i.content.is_unsealed()) {
+        for (ino, inode) in tree.overlay_inodes().filter(|(_, i)| i.content.is_unsealed()) {
             let runs = inode.content.runs(inode.size, 0, inode.size);
             let mut pieces = Vec::new();
             for run in runs.iter().filter(|run| run.source.is_some()) {
@@ -422,7 +427,7 @@ impl Subject for Trees {
                 }
             }
             let content = Content::of_pieces(pieces);
-            self.apply(no, Op::Seal { ino: *ino, version: inode.version, content });
+            self.apply(no, Op::Seal { ino, version: inode.version, content });
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ pub use ids::{
     BlobId, CheckpointId, CommitId, Ino, LayerId, MountId, ROOT_INO, RequestId, SessionId, SourceId,
     VersionId,
 };
-pub use name::{Name, NameRef, SessionPath, escape, unescape};
+pub use name::{Name, NameRef, SessionPath, escape, is_hidden, show, unescape};
 
 /// Where a server listens, and a client looks for it, unless told otherwise.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:7440";

@@ -56,12 +56,9 @@ impl Name {
     pub fn as_ref(&self) -> NameRef<'_> {
         NameRef(&self.0)
     }
-    /// For people: invalid UTF-8 and control characters are escaped.
+    /// For people: invalid UTF-8 is replaced, and what [`is_hidden`] is escaped.
     pub fn lossy(bytes: &[u8]) -> String {
-        let text = String::from_utf8_lossy(bytes);
-        text.chars()
-            .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
-            .collect()
+        show(&String::from_utf8_lossy(bytes), |_| false)
     }
 }
 
@@ -168,6 +165,26 @@ impl fmt::Display for SessionPath {
     }
 }
 
+/// Whether a terminal or a reader would not see a character as itself: control characters (also those of U+0080 to U+009F), separators of
+/// lines and paragraphs, and what turns the direction of text around.
+pub fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A text in which nothing is hidden, for people: what [`is_hidden`], but for what is kept, is written as Rust writes it (`\n`,
+/// `\u{1b}`).
+pub fn show(text: &str, is_kept: impl Fn(char) -> bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_hidden(c) && !is_kept(c) {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
+        }
+    }
+    out
+}
+
 /// Bytes as text, lossless: what is not UTF-8, and `%`, becomes `%XX`. For paths, and for targets of symbolic links.
 pub fn escape(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
@@ -218,6 +235,20 @@ mod tests {
         }
         for good in [&b"..."[..], b" ", b"\xff\xfe", &[b'x'; 255]] {
             assert!(Name::new(good).is_ok(), "{good:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_hidden_in_what_people_see() {
+        let name =
+            b"\x1b]0;title\x07 a\nb \xe2\x80\xaegpj.exe \xc2\x9b1m \xd8\x9c \xe2\x81\xa9 \xe2\x80\xa8 \x7f";
+        let want =
+            "\\u{1b}]0;title\\u{7} a\\nb \\u{202e}gpj.exe \\u{9b}1m \\u{61c} \\u{2069} \\u{2028} \\u{7f}";
+        assert_eq!(Name::lossy(name), want);
+        assert_eq!(show("a\tb\n\x1b", |c| c == '\t'), "a\tb\\n\\u{1b}");
+        // Letters of any script, and what joins them, stay.
+        for plain in ["caf\u{e9}", "\u{5e9}\u{5dc}", "\u{1f469}\u{200d}\u{1f680}", "a b\u{a0}c"] {
+            assert_eq!(show(plain, |_| false), plain);
         }
     }
 

@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: builds `afs-bench` and hands every argument to it.
 
 use crate::workspace;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::process::Command;
 
 #[derive(clap::Args)]
@@ -13,12 +13,21 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["run", "--quiet", "--release", "--package", "afs-bench", "--"])
+    let root = workspace::root()?;
+    let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        // The workspace's features, not the package's own: what `make test` built serves here, too.
+        .args(["build", "--quiet", "--release", "--workspace", "--bin", "afs-bench"])
+        .current_dir(&root)
+        .status()
+        .context("start cargo build")?;
+    ensure!(built.success(), "afs-bench does not build");
+    // Beside this program, wherever cargo was told to build.
+    let program = std::env::current_exe().context("find this program")?.with_file_name("afs-bench");
+    let status = Command::new(&program)
         .args(&arguments.rest)
         // A relative --json is relative to where the user is, so the directory stays.
-        .env("AFS_WORKSPACE", workspace::root()?)
+        .env("AFS_WORKSPACE", root)
         .status()
-        .context("start afs-bench")?;
+        .with_context(|| format!("start {}", program.display()))?;
     std::process::exit(status.code().unwrap_or(1))
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask model`: the long run of the engine against the reference model.
 //!
 //! Guarantees: the same first seed and number of operations are the same histories; seeds are printed as they go, and with every difference. It
-//! runs the very test that CI runs, on one thread.
+//! runs the very test that CI runs, on one thread (the test programs of other crates have no test of that name).
 
 use crate::workspace;
 use anyhow::{Context, Result, ensure};
@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["test", "--quiet", "--release", "--package", "afs-session", "--test", "it"])
+        .args(["test", "--quiet", "--release", "--workspace", "--test", "it"])
         .args(["--", "--exact", "--nocapture", "model::the_engine_agrees_with_the_model"])
         .env("AFS_MODEL_OPERATIONS", arguments.operations.to_string())
         .env("AFS_MODEL_SEED", arguments.seed.to_string())

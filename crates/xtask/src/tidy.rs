@@ -4,6 +4,7 @@
 //! Each rule is tested with an input that must break it. Deliberately absent: style (rustfmt) and anything clippy has a lint for.
 
 mod arrows;
+mod limits;
 mod manifests;
 mod promises;
 mod sources;
@@ -60,6 +61,7 @@ pub(crate) fn run() -> Result<()> {
     sources::check(&texts, &mut findings);
     texts::check(&root, &texts, &mut findings);
     promises::check(&texts, &mut findings);
+    limits::check(&texts, &mut findings);
     for remark in &findings.remarks {
         note!("remark: {remark}");
     }

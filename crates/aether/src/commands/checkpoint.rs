@@ -2,7 +2,7 @@
 
 use crate::commands::all_pages;
 use crate::context::Context;
-use crate::output::{fields, table};
+use crate::output::{fields, paragraph, shown, table};
 use crate::{text, values};
 use afs_client::api;
 use afs_types::{CheckpointId, Result, SessionId};
@@ -77,7 +77,7 @@ impl Command {
                     request_id: String::new(),
                 };
                 let made = client.create_checkpoint(request).await?;
-                cx.out.result(&made, |_| made.checkpoint_id.clone());
+                cx.out.result(&made, |_| shown(&made.checkpoint_id));
             }
             Self::List(c) => return list(cx, c).await,
             Self::Show(c) => {
@@ -150,10 +150,9 @@ fn show(cx: &Context, k: &api::Checkpoint) {
                 ("checkpoint", k.checkpoint_id.clone()),
                 ("session", k.session_id.clone()),
                 ("name", k.name.clone()),
-                ("message", k.message.clone()),
                 ("revision", k.revision.to_string()),
                 ("created", text::time(k.create_time.as_ref())),
             ],
-        )
+        ) + &paragraph(style, "message", &k.message)
     });
 }

@@ -2,7 +2,7 @@
 
 use crate::commands::all_pages;
 use crate::context::Context;
-use crate::output::{fields, table};
+use crate::output::{fields, paragraph, shown, table};
 use crate::{text, values};
 use afs_client::api;
 use afs_types::{CommitId, Result, SessionId};
@@ -71,7 +71,7 @@ impl Command {
                     allow_empty: c.allow_empty,
                 };
                 let made = client.create_commit(request).await?;
-                cx.out.result(&made, |_| made.commit_id.clone());
+                cx.out.result(&made, |_| shown(&made.commit_id));
                 cx.out.remark(&format!(
                     "git commit {}, {} files changed\nnext: aether promote {}",
                     made.git_oid, made.files_changed, made.commit_id
@@ -126,8 +126,7 @@ fn show(cx: &Context, c: &api::Commit) {
                 ("parents", c.parent_commit_ids.join(", ")),
                 ("branch", c.pushed_ref.clone()),
                 ("created", text::time(c.create_time.as_ref())),
-                ("message", c.message.clone()),
             ],
-        )
+        ) + &paragraph(style, "message", &c.message)
     });
 }

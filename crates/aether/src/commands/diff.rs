@@ -1,7 +1,7 @@
 //! `aether diff`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
 
 use crate::context::Context;
-use crate::output::Style;
+use crate::output::{Output, shown};
 use crate::values;
 use afs_client::api;
 use afs_types::{Result, SessionId};
@@ -23,6 +23,9 @@ pub(crate) struct Diff {
     /// Only kinds and paths
     #[arg(long)]
     name_only: bool,
+    /// With --name-only: exact paths, each ended by NUL and after its letter (a move: old and new path)
+    #[arg(short = '0', long, requires = "name_only")]
+    null: bool,
     /// Only line counts
     #[arg(long, conflicts_with = "name_only")]
     stat: bool,
@@ -45,27 +48,44 @@ impl Diff {
         while let Some(change) = changes.next().await? {
             match (cx.out.json, self.name_only, self.stat) {
                 (true, ..) => cx.out.json_value(&change),
+                (_, true, _) if self.null => exact(&change, cx.out),
                 (_, true, _) => cx.out.bytes(format!("{}\n", name(&change)).as_bytes()),
                 (_, _, true) => cx.out.bytes(format!("{}\n", stat(&change)).as_bytes()),
-                _ => cx.out.bytes(patch(&change, &cx.out.style).as_bytes()),
+                _ => cx.out.bytes(patch(&change, cx.out).as_bytes()),
             }
         }
         Ok(())
     }
 }
 
-fn name(change: &api::FileChange) -> String {
-    let letter = match change.kind() {
+fn letter(change: &api::FileChange) -> char {
+    match change.kind() {
         api::ChangeKind::Added => 'A',
         api::ChangeKind::Modified => 'M',
         api::ChangeKind::Deleted => 'D',
         api::ChangeKind::Renamed => 'R',
         api::ChangeKind::Mode => 'T',
         api::ChangeKind::Unspecified => '?',
-    };
-    match change.old_path.is_empty() || change.old_path == change.path {
-        true => format!("{letter} {}", change.path),
-        false => format!("{letter} {} -> {}", change.old_path, change.path),
+    }
+}
+
+fn is_move(change: &api::FileChange) -> bool {
+    !change.old_path.is_empty() && change.old_path != change.path
+}
+
+fn exact(change: &api::FileChange, out: Output) {
+    out.exact(&letter(change).to_string());
+    if is_move(change) {
+        out.exact(&change.old_path);
+    }
+    out.exact(&change.path);
+}
+
+fn name(change: &api::FileChange) -> String {
+    let (letter, path) = (letter(change), shown(&change.path));
+    match is_move(change) {
+        false => format!("{letter} {path}"),
+        true => format!("{letter} {} -> {path}", shown(&change.old_path)),
     }
 }
 
@@ -76,11 +96,13 @@ fn stat(change: &api::FileChange) -> String {
     }
 }
 
-fn patch(change: &api::FileChange, style: &Style) -> String {
+fn patch(change: &api::FileChange, out: Output) -> String {
+    let style = out.style;
     if change.patch.is_empty() {
         return format!("{}\n", style.bold(&stat(change)));
     }
-    let painted = change.patch.split_inclusive('\n').map(|line| {
+    let content = out.content(&change.patch);
+    let painted = content.split_inclusive('\n').map(|line| {
         let (text, end) = line.strip_suffix('\n').map_or((line, ""), |text| (text, "\n"));
         let shown = match text.as_bytes().first() {
             _ if text.starts_with("+++") || text.starts_with("---") || text.starts_with("diff ") => {

@@ -3,7 +3,7 @@
 use crate::cli::Ended;
 use crate::context::Context;
 use crate::mount::forget_dead;
-use crate::output::Style;
+use crate::output::{Style, shown};
 use crate::paths;
 use afs_client::api;
 use afs_fuse::Health;
@@ -76,9 +76,9 @@ fn line(check: &Check, style: &Style) -> String {
     let next = if check.next_step.is_empty() {
         String::new()
     } else {
-        format!("\n        next: {}", check.next_step)
+        format!("\n        next: {}", shown(&check.next_step))
     };
-    format!("{status} {}: {}{next}\n", check.name, check.message)
+    format!("{status} {}: {}{next}\n", shown(&check.name), shown(&check.message))
 }
 
 async fn server(cx: &Context) -> Vec<Check> {

@@ -54,7 +54,7 @@ impl Command {
             Self::Source(command) => command.run(cx).await?,
             Self::Session(command) => command.run(cx).await?,
             Self::Mount(command) => command.run(cx).await?,
-            Self::Unmount(command) => command.run(cx).await?,
+            Self::Unmount(command) => return command.run(cx).await,
             Self::Status(command) => return command.run(cx).await,
             Self::Doctor(command) => return command.run(cx).await,
             Self::Fs(command) => command.run(cx).await?,

@@ -177,11 +177,5 @@ fn why_not(log: &Path, status: std::process::ExitStatus) -> Error {
         return Error::new(Reason::Internal, format!("the mount process ended ({status}): {last}"))
             .with("log", log.display().to_string());
     };
-    let reason = Reason::from_wire(&problem.reason).unwrap_or(Reason::Internal);
-    debug_assert!(failure::exit_code(reason) != 0);
-    let error = Error::new(reason, problem.detail);
-    match problem.next_steps.into_iter().next() {
-        Some(step) => error.next(step),
-        None => error,
-    }
+    failure::error_of(problem)
 }

@@ -3,7 +3,7 @@
 use crate::commands::all_pages;
 use crate::context::Context;
 use crate::imports::{self, Naming};
-use crate::output::{fields, table};
+use crate::output::{fields, shown, table};
 use crate::{text, values};
 use afs_client::{FieldMask, api, to_duration};
 use afs_types::{CheckpointId, Clock, CommitId, Error, Result, SessionId, SourceId, SystemClock};
@@ -205,7 +205,7 @@ async fn create(cx: &Context, c: Create) -> Result<()> {
         request_id: String::new(),
     };
     let session = cx.client()?.create_session(request).await?;
-    cx.out.result(&session, |_| session.session_id.clone());
+    cx.out.result(&session, |_| shown(&session.session_id));
     cx.out.remark(&format!("next: aether mount --session {} DIR", session.session_id));
     Ok(())
 }
@@ -294,7 +294,7 @@ async fn fork(cx: &Context, c: Fork) -> Result<()> {
         request_id: String::new(),
     };
     let forks = cx.client()?.fork_session(request).await?.sessions;
-    cx.out.result(&forks, |_| forks.iter().map(|s| format!("{}\n", s.session_id)).collect());
+    cx.out.result(&forks, |_| forks.iter().map(|s| shown(&s.session_id) + "\n").collect());
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use crate::commands::all_pages;
 use crate::context::Context;
 use crate::imports::{self, From, Naming};
-use crate::output::{fields, table};
+use crate::output::{fields, shown, table};
 use crate::{text, values};
 use afs_client::api;
 use afs_types::{Result, SourceId};
@@ -83,7 +83,7 @@ pub(crate) struct Versions {
 pub(crate) struct Delete {
     #[arg(value_parser = values::source_id)]
     source: SourceId,
-    /// Also when sessions use it; they go on
+    /// Also when sessions use it; they go on and can be committed, but not promoted
     #[arg(long)]
     force: bool,
 }
@@ -94,7 +94,7 @@ impl Command {
             Self::Create(c) => create(cx, c).await,
             Self::List(c) => list(cx, c.limit).await,
             Self::Show(c) => {
-                let request = api::GetSourceRequest { source_id: c.source.to_string(), wait_seconds: 0 };
+                let request = api::GetSourceRequest { source_id: c.source.to_string(), ..Default::default() };
                 show(cx, &cx.client()?.get_source(request).await?);
                 Ok(())
             }
@@ -121,7 +121,7 @@ async fn create(cx: &Context, c: Create) -> Result<()> {
     let naming = Naming { source_id, display_name: c.name, labels: c.labels };
     let source = imports::create(cx, &c.from, naming).await?;
     let source = if c.no_wait { source } else { imports::finish(cx, source).await? };
-    cx.out.result(&source, |_| source.source_id.clone());
+    cx.out.result(&source, |_| shown(&source.source_id));
     cx.out.remark(&format!("next: aether session create --source {}", source.source_id));
     Ok(())
 }

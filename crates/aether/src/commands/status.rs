@@ -4,7 +4,7 @@ use crate::cli::Ended;
 use crate::context::Context;
 use crate::failure::exit_code;
 use crate::mount::{Live, Record, ask, records};
-use crate::output::{fields, table};
+use crate::output::{painted_fields, shown, table};
 use afs_client::api;
 use afs_fuse::Health;
 use afs_types::Result;
@@ -40,10 +40,11 @@ impl Status {
         });
         cx.out.result(&as_json, |style| {
             let state = match &server {
-                Ok(info) => style.green(&format!("{} (API {})", info.version, info.api_version)),
-                Err(error) => style.red(error.message()),
+                Ok(info) => style.green(&shown(&format!("{} (API {})", info.version, info.api_version))),
+                Err(error) => style.red(&shown(error.message())),
             };
-            let head = fields(style, [("endpoint", cx.config.endpoint.value.clone()), ("server", state)]);
+            let endpoint = shown(&cx.config.endpoint.value);
+            let head = painted_fields(style, [("endpoint", endpoint), ("server", state)]);
             if mounts.is_empty() { head + "no mounts\n" } else { format!("{head}\n{}", listing(&mounts)) }
         });
         match server {

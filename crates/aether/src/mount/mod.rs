@@ -5,5 +5,5 @@ mod record;
 mod serve;
 mod vfs;
 
-pub(crate) use record::{Live, Record, ask, forget_dead, records, wait_gone};
+pub(crate) use record::{End, Live, Record, ask, end_of, forget_dead, record_at, records, wait_gone};
 pub(crate) use serve::{Serve, serve};

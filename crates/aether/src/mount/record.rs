@@ -1,15 +1,23 @@
 //! What other processes can learn of a mount: a record file and, beside it, a socket that answers with the live state.
-//! Records of processes that are gone are ignored, and removed by `forget_dead`.
+//! Records of processes that are gone are ignored, and removed by `forget_dead`. The record does not need the socket.
+//!
+//! The last thing that a serving process does is to write into its record how it ended, for the one who waits for that: a record
+//! without it is of a process that was killed, and tells nobody that all is well. It stays for [`KEEP_ENDED_SECONDS`] at most.
 
 use crate::paths;
-use afs_types::{Error, Result};
+use afs_client::Problem;
+use afs_types::{Clock, Error, Result, SystemClock};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+/// Longer than anybody waits for it.
+const KEEP_ENDED_SECONDS: i64 = 600;
 
 /// A mount served by a process of this user.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -22,6 +30,16 @@ pub(crate) struct Record {
     pub(crate) dir: PathBuf,
     pub(crate) read_only: bool,
     pub(crate) log: Option<PathBuf>,
+    /// How it ended; none while it is served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ended: Option<End>,
+}
+
+/// How a mount ended.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    /// Why something that was written through it is not on the server's disk, or not known to be; none: everything is.
+    pub(crate) problem: Option<Problem>,
 }
 
 /// The live state of a mount.
@@ -63,7 +81,18 @@ impl Record {
         }
     }
 
-    fn is_alive(&self) -> bool {
+    /// Says how it ended, as the last thing that its process does. If that fails, whoever waits takes it for killed.
+    pub(crate) fn end(mut self, end: &Result<()>) {
+        self.ended = Some(End { problem: end.as_ref().err().map(Problem::from) });
+        if let Ok(socket) = self.socket() {
+            let _ = fs::remove_file(socket); // there may be none
+        }
+        if let Err(error) = self.write() {
+            tracing::error!(?error, "nobody will learn how this mount ended");
+        }
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
         start_of(self.pid) == Some(self.started)
     }
 }
@@ -88,15 +117,44 @@ fn all() -> Result<Vec<(Record, PathBuf)>> {
     Ok(records.filter_map(read).collect())
 }
 
-/// Mounts of this user whose process lives.
+/// Mounts of this user whose process lives. Forgets those that ended in order a while ago.
 pub(crate) fn records() -> Result<Vec<Record>> {
-    Ok(all()?.into_iter().map(|(record, _)| record).filter(Record::is_alive).collect())
+    let mut alive = Vec::new();
+    for (record, path) in all()? {
+        if record.is_alive() {
+            alive.push(record);
+        } else if record.ended.is_some() && is_old(&path) {
+            record.remove();
+        }
+    }
+    Ok(alive)
 }
 
-/// Removes what processes that are gone have left; returns how many.
+fn is_old(path: &Path) -> bool {
+    let Ok(meta) = fs::metadata(path) else { return false };
+    SystemClock.now_ns() / 1_000_000_000 - meta.mtime() > KEEP_ENDED_SECONDS
+}
+
+/// The process that serves the mount at a directory, or served it until it was killed; the newest, if there were several.
+pub(crate) fn record_at(dir: &Path) -> Result<Option<Record>> {
+    let served = all()?.into_iter().map(|(record, _)| record).filter(|r| r.dir == dir && r.ended.is_none());
+    Ok(served.max_by_key(|record| (record.is_alive(), record.started)))
+}
+
+/// How a mount ended whose process is gone; none if that did not say.
+pub(crate) fn end_of(record: &Record) -> Option<End> {
+    let now: Record = serde_json::from_slice(&fs::read(record.path().ok()?).ok()?).ok()?;
+    now.ended.filter(|_| now.started == record.started)
+}
+
+/// Removes what processes that are gone have left, and returns how many. Not how one has just ended: somebody may be waiting for that,
+/// to whom it would seem to be killed.
 pub(crate) fn forget_dead() -> Result<usize> {
-    let dead: Vec<Record> = all()?.into_iter().map(|(r, _)| r).filter(|r| !r.is_alive()).collect();
-    dead.iter().for_each(Record::remove);
+    // How it ended is looked up once it is known to be gone: then nobody writes it any more.
+    let is_waste =
+        |(record, path): &(Record, PathBuf)| !record.is_alive() && (end_of(record).is_none() || is_old(path));
+    let dead: Vec<_> = all()?.into_iter().filter(is_waste).collect();
+    dead.iter().for_each(|(record, _)| record.remove());
     Ok(dead.len())
 }
 

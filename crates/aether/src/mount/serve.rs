@@ -38,6 +38,7 @@ pub(crate) async fn serve(
     let mut stop = stop_signals()?;
     let endpoint = client.endpoint().to_owned();
     let mount = Mount::attach(client, attachment(&how)).await?;
+    let mut shown = None;
     let outcome = async {
         let owner = owner(&mount).await?;
         let mounted = make(&mount, &how, owner).await?;
@@ -49,11 +50,19 @@ pub(crate) async fn serve(
             dir: mounted.dir().to_owned(),
             read_only: how.read_only,
             log: how.log.clone(),
+            ended: None,
         };
         let mounted = Arc::new(mounted);
+        // Whatever becomes of the socket: whoever unmounts learns from the record how this ended.
+        match record.write() {
+            Ok(()) => shown = Some(record.clone()),
+            Err(error) => {
+                tracing::warn!(?error, "`aether status` and `aether unmount` will not see this mount")
+            }
+        }
         let answering = answer_status(&record, &mount, &mounted);
         if let Err(error) = &answering {
-            tracing::warn!(?error, "`aether status` will not see this mount");
+            tracing::warn!(?error, "`aether status` will not see how this mount is");
         }
         let outcome = match ready(&record) {
             Ok(()) => until_unmounted(mounted, &mut stop).await,
@@ -62,12 +71,21 @@ pub(crate) async fn serve(
         if let Ok(task) = answering {
             task.abort();
         }
-        record.remove();
         outcome
     }
     .await;
     // Whatever happened: what was acknowledged becomes durable, and the server releases what was open.
-    let detached = mount.detach().await;
+    let detached = match mount.detach().await {
+        Err(error) if how.read_only => {
+            tracing::warn!(?error, "the end of a mount through which nothing was written");
+            Ok(())
+        }
+        detached => detached,
+    };
+    // Only now, since whoever unmounts waits for it.
+    if let Some(record) = shown {
+        record.end(&detached);
+    }
     outcome.and(detached)
 }
 
@@ -143,7 +161,6 @@ fn answer_status(
     let _ = std::fs::remove_file(&socket); // of an earlier process with this number
     let listener =
         UnixListener::bind(&socket).map_err(|e| Error::io(format!("listen at {}", socket.display()), e))?;
-    record.write()?;
     let (mount, mounted) = (mount.clone(), Arc::downgrade(mounted));
     Ok(tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {

@@ -47,8 +47,8 @@ impl Remote {
         Self { mount, runtime, owner }
     }
 
-    fn wait<T>(&self, call: impl Future<Output = T>) -> T {
-        self.runtime.block_on(call)
+    fn wait<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        self.runtime.block_on(call).map_err(nothing_left)
     }
 
     fn apply(&self, op: Op) -> Result<Applied> {
@@ -87,6 +87,16 @@ impl Remote {
         }
     }
 
+    /// Opens something. The server needs the inode only; the handle is for what its holder must be told.
+    fn with_handle<T>(&self, open: impl Future<Output = Result<T>>) -> Result<(u64, T)> {
+        let fh = self.mount.open_handle();
+        let opened = self.wait(open);
+        if opened.is_err() {
+            self.mount.close_handle(fh);
+        }
+        Ok((fh, opened?))
+    }
+
     fn new_owner(&self, caller: Caller) -> (u32, u32) {
         match self.owner {
             Owner::AsStored => (caller.uid, caller.gid),
@@ -108,9 +118,16 @@ fn bytes(name: NameRef<'_>) -> Bytes {
     Bytes::copy_from_slice(name.as_bytes())
 }
 
-fn opened(ino: Ino, applied: &Applied) -> Opened {
-    // The inode is all that the server needs to know.
-    Opened { fh: ino, version: applied.attributes.as_ref().map_or(0, |a| a.version) }
+fn opened(fh: u64, applied: &Applied) -> Opened {
+    Opened { fh, version: applied.attributes.as_ref().map_or(0, |a| a.version) }
+}
+
+/// What is left of a session that was deleted has nothing behind it any more; that no such session is there is no answer about a file.
+fn nothing_left(error: Error) -> Error {
+    match error.reason {
+        Reason::SessionNotFound => Error::new(Reason::Stale, error.message().to_owned()),
+        _ => error,
+    }
 }
 
 impl Vfs for Remote {
@@ -210,7 +227,8 @@ impl Vfs for Remote {
 
     fn open(&self, inode: Ino, mode: OpenMode) -> Result<Opened> {
         let open = api::OpenOp { inode, truncate: mode.truncate, kill_priv: mode.kill_priv };
-        Ok(opened(inode, &self.wait(self.mount.open(open))?))
+        let (fh, applied) = self.with_handle(self.mount.open(open))?;
+        Ok(opened(fh, &applied))
     }
 
     fn create(
@@ -234,9 +252,11 @@ impl Vfs for Remote {
             truncate: open.truncate,
             kill_priv: open.kill_priv,
         };
-        let created = self.wait(self.mount.create(create))?;
-        let attr = self.attr_of(created.clone())?;
-        Ok((attr, opened(attr.ino, &created)))
+        let (fh, (attr, created)) = self.with_handle(async {
+            let created = self.mount.create(create).await?;
+            Ok((self.attr_of(created.clone())?, created))
+        })?;
+        Ok((attr, opened(fh, &created)))
     }
 
     fn read(&self, ino: Ino, _: u64, offset: u64, length: usize, out: &mut dyn FnMut(&[u8])) -> Result<()> {
@@ -265,12 +285,22 @@ impl Vfs for Remote {
         })
     }
 
-    fn release(&self, ino: Ino, _: u64) {
-        self.wait(self.mount.release(ino));
+    fn release(&self, ino: Ino, fh: u64) {
+        self.mount.close_handle(fh);
+        self.runtime.block_on(self.mount.release(ino));
     }
 
-    fn fsync(&self, _: Ino, _: bool) -> Result<()> {
-        self.wait(self.mount.fsync())
+    fn fsync(&self, _: Ino, fh: u64, _: bool) -> Result<()> {
+        self.wait(self.mount.fsync(fh))
+    }
+
+    fn opendir(&self, ino: Ino) -> Result<Opened> {
+        let (fh, attributes) = self.with_handle(self.mount.getattr(ino))?;
+        Ok(Opened { fh, version: attributes.version })
+    }
+
+    fn releasedir(&self, _: Ino, fh: u64) {
+        self.mount.close_handle(fh);
     }
 
     fn readdir(&self, ino: Ino, _: u64, cookie: u64, _: bool, sink: &mut DirSink<'_>) -> Result<()> {

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
@@ -26,6 +26,17 @@ pub(crate) struct World {
     /// This many answers to changes get lost on the way.
     pub(crate) lose_answers: AtomicU64,
     pub(crate) applied: AtomicU64,
+    /// This many times the attachments are forgotten, and the answer with them, right after an open was applied.
+    pub(crate) forget_at_open: AtomicU64,
+    /// So many operations find no room for their answers, and are not applied.
+    pub(crate) refuse_ops: AtomicU64,
+    /// The end of a mount is never answered; and whether one was asked for.
+    pub(crate) hang_at_detach: AtomicBool,
+    pub(crate) detaching: AtomicBool,
+    /// How often the newest attachment holds each inode.
+    pub(crate) holds: Mutex<HashMap<u64, i64>>,
+    /// So far; no two have the same name.
+    attachments: AtomicU64,
     changes: broadcast::Sender<v1::Invalidation>,
 }
 
@@ -43,8 +54,23 @@ impl World {
             revision: AtomicU64::new(1),
             lose_answers: AtomicU64::new(0),
             applied: AtomicU64::new(0),
+            forget_at_open: AtomicU64::new(0),
+            refuse_ops: AtomicU64::new(0),
+            hang_at_detach: AtomicBool::new(false),
+            detaching: AtomicBool::new(false),
+            holds: Mutex::default(),
+            attachments: AtomicU64::new(0),
             changes,
         })
+    }
+
+    /// How often the newest attachment holds an inode.
+    pub(crate) fn held(&self, ino: u64) -> i64 {
+        self.holds.lock().get(&ino).copied().unwrap_or(0)
+    }
+
+    fn hold(&self, ino: u64, more: i64) {
+        *self.holds.lock().entry(ino).or_insert(0) += more;
     }
 }
 
@@ -56,7 +82,9 @@ fn message(change: Invalidation) -> v1::Invalidation {
         Invalidation::Entry { parent, name } => {
             v1::Invalidation { parent, name: name.into_vec().into(), entry: true, ..Default::default() }
         }
-        Invalidation::Everything => v1::Invalidation { all: true, ..Default::default() },
+        Invalidation::Range { .. } | Invalidation::Everything => {
+            v1::Invalidation { all: true, ..Default::default() }
+        }
     }
 }
 
@@ -135,6 +163,11 @@ impl Fake {
             return answer.clone();
         }
         let op_id = op.op_id;
+        let less = |n: u64| n.checked_sub(1);
+        if self.world.refuse_ops.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok() {
+            let reason = Reason::QueueFull.as_str().into();
+            return v1::OpResult { op_id, errno: Reason::QueueFull.errno(), reason, ..done() };
+        }
         let answer =
             match op.op.ok_or_else(|| Reason::InvalidArgument.into()).and_then(|k| self.run(mount, k)) {
                 Ok(result) => v1::OpResult { op_id, ..result },
@@ -162,7 +195,10 @@ impl Fake {
                 let (attr, opened) =
                     fs.create(op.parent, name(&op.name)?, op.mode & 0o7777, open, op.exclusive, by)?;
                 match op.open {
-                    true => drop(mount.open.lock().insert(attr.ino)),
+                    true => {
+                        mount.open.lock().insert(attr.ino);
+                        self.world.hold(attr.ino, 1);
+                    }
                     false => fs.release(attr.ino, opened.fh),
                 }
                 Ok(made(attr))
@@ -171,9 +207,11 @@ impl Fake {
                 let open = OpenMode { truncate: op.truncate, kill_priv: op.kill_priv, ..OpenMode::default() };
                 fs.open(op.inode, open)?;
                 mount.open.lock().insert(op.inode);
+                self.world.hold(op.inode, 1);
                 Ok(made(fs.getattr(op.inode)?))
             }
             Kind::Release(op) => {
+                self.world.hold(op.inode, -1);
                 fs.release(op.inode, op.inode);
                 Ok(v1::OpResult::default())
             }
@@ -288,8 +326,9 @@ impl BridgeService for Fake {
             return Err(to_status(&error));
         }
         let mut mounts = self.mounts.lock();
-        let mount_id = format!("mnt_{}", mounts.len());
+        let mount_id = format!("mnt_{}", self.world.attachments.fetch_add(1, Ordering::SeqCst));
         mounts.insert(mount_id.clone(), Arc::default());
+        self.world.holds.lock().clear();
         Ok(Response::new(v1::AttachResponse {
             mount_id,
             root_inode: 1,
@@ -299,11 +338,16 @@ impl BridgeService for Fake {
             max_write_bytes: 64 << 10,
             instance_id: String::new(),
             epoch: 1,
+            session_created_ns: 1,
             lost_changes: r.seen_epoch != 0 && r.seen_revision > self.world.revision.load(Ordering::SeqCst),
         }))
     }
 
     async fn detach(&self, r: Request<v1::DetachRequest>) -> Reply<v1::DetachResponse> {
+        if self.world.hang_at_detach.load(Ordering::SeqCst) {
+            self.world.detaching.store(true, Ordering::SeqCst);
+            std::future::pending::<()>().await;
+        }
         self.mounts.lock().remove(&r.into_inner().mount_id);
         Ok(Response::new(v1::DetachResponse { revision: self.world.revision.load(Ordering::SeqCst) }))
     }
@@ -448,8 +492,15 @@ impl BridgeService for Fake {
         let r = r.into_inner();
         let mount = self.mount(&r.mount_id).map_err(|e| to_status(&e))?;
         mount.answers.lock().retain(|id, _| *id >= r.answered_below);
+        let has_open = r.ops.iter().any(|op| matches!(op.op, Some(Kind::Open(_))));
         let results: Vec<_> = r.ops.into_iter().map(|op| self.apply(&mount, op)).collect();
         let lose = |n: u64| n.checked_sub(1);
+        if has_open
+            && self.world.forget_at_open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose).is_ok()
+        {
+            self.mounts.lock().clear();
+            return Err(Status::unavailable("the mount is forgotten"));
+        }
         if self.world.lose_answers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose).is_ok() {
             return Err(Status::unavailable("the answer got lost"));
         }

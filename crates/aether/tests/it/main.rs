@@ -16,4 +16,5 @@ mod mem_fs;
 mod mount;
 mod real;
 mod scripts;
+mod server_mount;
 mod tools;

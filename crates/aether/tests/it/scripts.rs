@@ -155,6 +155,7 @@ fn json_has_the_fields_that_are_documented() {
             "create_time",
             "display_name",
             "head_version_id",
+            "import_number",
             "labels",
             "source_id",
             "spec",
@@ -279,4 +280,86 @@ fn names_and_targets_of_any_bytes_survive_put_and_get() {
         &bed.path(""),
         "ln -s '50%' in/half; diff -r --no-dereference in out; test \"$(readlink out/link)\" = '100%41'",
     );
+}
+
+/// No line of its own, no control character, nothing that turns text around.
+fn forges_nothing(what: &[&str], text: &str) {
+    let is_hidden = |c: char| {
+        (c.is_control() && c != '\n') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    assert!(!text.chars().any(is_hidden), "{what:?}: {text:?}");
+    assert!(!text.lines().any(|line| line.starts_with("forged")), "{what:?}: {text:?}");
+}
+
+/// What agents call their files and sessions is not what a terminal obeys, nor what a script takes for a line of ours. JSON, `--null` and patches in a
+/// pipe are exact all the same.
+#[test]
+fn names_and_messages_forge_nothing_and_are_exact_for_scripts() {
+    const EVIL: &str = "\u{1b}]0;owned\u{7}\u{1b}[2J\nforged \u{202e}gpj\u{9b}2J\u{2066}\r%";
+    let real = Real::start();
+    let bed = &real.bed;
+    let label = format!("team={EVIL}");
+    let id = real.id(&["session", "create", "--git", "repo@main", "--name", EVIL, "--label", &label]);
+    let name = format!("x{EVIL}");
+    let file = format!("{id}:/{name}");
+    bed.run(&["fs", "write", &file, "--content", "hit \u{1b}[2J\n"]);
+    bed.run(&["fs", "ln", "-s", EVIL, &format!("{id}:/pointer")]);
+    bed.run(&["fs", "mv", &format!("{id}:/src/main.rs"), &format!("{id}:/src/{name}")]);
+    let point = real.id(&["checkpoint", "create", &id, "--name", EVIL, "--message", EVIL]);
+    let commit = real.id(&["commit", "create", &id, "-m", EVIL]);
+    let (root, all) = (format!("{id}:/"), format!("{id}:/**"));
+    for args in [
+        &["fs", "ls", &root][..],
+        &["fs", "ls", "-l", &root],
+        &["fs", "tree", &root],
+        &["fs", "stat", &file],
+        &["fs", "stat", &format!("{id}:/pointer")],
+        &["fs", "glob", &root, "**"],
+        &["fs", "grep", "-l", "hit", &root],
+        &["fs", "manifest", &root],
+        &["diff", &id, "--name-only"],
+        &["diff", &id, "--stat"],
+        &["session", "show", &id],
+        &["session", "list"],
+        &["checkpoint", "list", &id],
+        &["checkpoint", "show", &id, &point],
+        &["commit", "list", &id],
+        &["commit", "show", &commit],
+    ] {
+        forges_nothing(args, &bed.run(args));
+        // The same in JSON, which is the exact text to who parses it.
+        forges_nothing(args, &bed.run(&[args, &["--json"]].concat()));
+    }
+    let entries = bed.json(&["fs", "ls", &root]).as_array().unwrap().len();
+    assert_eq!(bed.run(&["fs", "ls", &root]).lines().count(), entries, "one line for each entry");
+    for args in
+        [&["fs", "cat", &format!("{all}{EVIL}")][..], &["fs", "mkdir", &file], &["fs", "put", EVIL, &file]]
+    {
+        let (code, _, stderr) = bed.try_run(args);
+        assert_ne!(code, 0, "{args:?}");
+        forges_nothing(args, &stderr);
+        forges_nothing(args, &bed.try_run(&[args, &["--json"]].concat()).2);
+    }
+
+    let listed = bed.json(&["fs", "ls", &root]);
+    let path = format!("/{}", name.replace('%', "%25"));
+    assert!(listed.as_array().unwrap().iter().any(|e| e["path"] == path.as_str()), "{listed}");
+    let exact = |args: &[&str]| {
+        let out = bed.command(args).output().unwrap().stdout;
+        let out = out.strip_suffix(b"\0").unwrap_or_else(|| panic!("{args:?}: {out:?}"));
+        out.split(|b| *b == 0).map(|n| String::from_utf8(n.to_vec()).unwrap()).collect::<Vec<_>>()
+    };
+    let (path, moved) = (format!("/{name}"), format!("/src/{name}"));
+    assert!(exact(&["fs", "ls", "-0", &root]).contains(&name));
+    assert!(exact(&["fs", "glob", "--null", &root, "**"]).contains(&moved));
+    assert_eq!(exact(&["fs", "grep", "-l", "-0", "hit", &root]), [path.as_str()]);
+    assert_eq!(
+        exact(&["diff", &id, "--name-only", "-0"]),
+        ["A", "/pointer", "R", "/src/main.rs", moved.as_str(), "A", path.as_str()]
+    );
+    // In a pipe, content is what it is.
+    assert!(bed.run(&["fs", "grep", "hit", &root]).ends_with(":1:hit \u{1b}[2J\n"));
+    fs::write(bed.path("p"), bed.run(&["diff", &id])).unwrap();
+    sh(&bed.path("repo"), "git checkout -q main; git apply --index ../p");
+    assert_eq!(fs::read_to_string(bed.path("repo").join(&name)).unwrap(), "hit \u{1b}[2J\n");
 }

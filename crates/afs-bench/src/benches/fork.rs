@@ -120,10 +120,13 @@ fn idle(context: &mut Context, case: &Case) -> Result<()> {
     // The first one lets tables and caches grow to their size.
     drop(case.node.engine.fork(&want)?);
     case.node.journal.sync()?;
-    let before = alloc::in_use();
-    drop(case.node.engine.fork(&want)?);
-    case.node.journal.sync()?;
-    let bytes = alloc::in_use().saturating_sub(before) as f64 / f64::from(IDLE);
+    let (forked, bytes) = alloc::bytes_of(|| -> Result<()> {
+        drop(case.node.engine.fork(&want)?);
+        case.node.journal.sync()?;
+        Ok(())
+    });
+    forked?;
+    let bytes = bytes as f64 / f64::from(IDLE);
     context.figure("an idle fork keeps in RAM", bytes, "B", Bar::AtMost(512.0), IDLE as usize);
     Ok(())
 }

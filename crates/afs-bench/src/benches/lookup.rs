@@ -14,7 +14,7 @@ const ENTRIES: usize = 1_000_000;
 const EDITS: usize = 1_000;
 
 pub(crate) fn run(context: &mut Context) -> Result<()> {
-    let world = World::of(ENTRIES)?;
+    let world = World::of(context.dir(), ENTRIES)?;
     let load = memory_latency();
     context.figure("raw limit: a load from 16 MB at random", load.p50(), "ns", Bar::None, load.len());
     let walked = Rounds::of_batches(300, 1000, |number| {
@@ -35,11 +35,17 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
     let mut tree = world.tree();
     world.edit(&mut tree, EDITS)?;
     ensure!(tree.overlay_len() >= EDITS, "the edits are not in the overlay");
+    let walked = Rounds::of_batches(300, 1000, |number| {
+        let (dir, name) = world.dir_by_dir(number);
+        tree.lookup(dir, name)
+    });
+    let bar = Bar::AtMost(250.0);
+    context.figure("hit through 1,000 edits, directory by directory", walked.p50(), "ns", bar, walked.len());
     let edited = Rounds::of_batches(300, 1000, |number| {
         let (dir, name) = world.scattered(number);
         tree.lookup(dir, name)
     });
-    context.figure("hit through 1,000 edits", edited.p50(), "ns", Bar::AtMost(250.0), edited.len());
+    context.figure("hit through 1,000 edits, every name at random", edited.p50(), "ns", bar, edited.len());
     let attr = Rounds::of_batches(300, 1000, |number| {
         let (dir, name) = world.scattered(number);
         tree.lookup(dir, name).and_then(|ino| tree.attr(ino))

@@ -8,7 +8,7 @@ use anyhow::Result;
 const FORKS: usize = 10_000;
 
 pub(crate) fn run(context: &mut Context) -> Result<()> {
-    let world = World::of(100_000)?;
+    let world = World::of(context.dir(), 100_000)?;
     for (edits, bar_kb) in [(10, 4.0), (100, 24.0), (1_000, 200.0)] {
         let mut failure = None;
         let (_tree, bytes) = alloc::bytes_of(|| {

@@ -5,12 +5,13 @@ use crate::Context;
 use crate::report::Bar;
 use crate::rounds::Rounds;
 use anyhow::Result;
+use std::path::Path;
 
 const ROUNDS: usize = 100_000;
 
 pub(crate) fn run(context: &mut Context) -> Result<()> {
-    let large = clone_time(1_000_000, 100_000)?;
-    let small = clone_time(10_000, 1_000)?;
+    let large = clone_time(context.dir(), 1_000_000, 100_000)?;
+    let small = clone_time(context.dir(), 10_000, 1_000)?;
     context.figure(
         "clone, overlay 100,000 on base 1,000,000, p50",
         large.p50(),
@@ -35,8 +36,8 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
     Ok(())
 }
 
-fn clone_time(entries: usize, edits: usize) -> Result<Rounds> {
-    let world = World::of(entries)?;
+fn clone_time(dir: &Path, entries: usize, edits: usize) -> Result<Rounds> {
+    let world = World::of(dir, entries)?;
     let mut tree = world.tree();
     world.edit(&mut tree, edits)?;
     // Kept, as sessions are: dropping each at once would measure a fork that nobody uses.

@@ -1,4 +1,4 @@
-//! Trees to measure on, made in memory: a base of any size, a session's tree over it, edits as sessions make them.
+//! Trees to measure on: a base of any size, mapped as the server maps it, a session's tree over it, edits as sessions make them.
 
 use afs_core::base::{BaseBuilder, BaseTable, NewEntry, NodeHandle, NodeKind};
 use afs_core::extent::{LogRef, Source};
@@ -7,7 +7,7 @@ use afs_core::tree::plan::{NewNode, RenameMode};
 use afs_core::tree::{S_IFREG, Tree};
 use afs_types::{BlobId, Ino, NameRef};
 use anyhow::{Context, Result};
-use bytes::Bytes;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Files of one directory; 1,000,000 entries are then three levels deep, like a monorepo.
@@ -25,7 +25,7 @@ pub(crate) struct World {
 
 impl World {
     /// A base of about `entries` entries: directories of files, in directories.
-    pub(crate) fn of(entries: usize) -> Result<Self> {
+    pub(crate) fn of(dir: &Path, entries: usize) -> Result<Self> {
         let names: Vec<Vec<u8>> =
             (0..FILES_PER_DIR).map(|n| format!("source-file-{n}.rs").into_bytes()).collect();
         let mut builder = BaseBuilder::new(0x5eed);
@@ -52,7 +52,9 @@ impl World {
             dirs.push(dir);
         }
         let dirs = dirs.into_iter().map(|dir| builder.ino_of(dir)).collect();
-        Ok(Self { base: Arc::new(BaseTable::open(Bytes::from(builder.finish()))?), dirs, names })
+        let file = dir.join(format!("base-{entries}"));
+        std::fs::write(&file, builder.finish())?;
+        Ok(Self { base: Arc::new(BaseTable::open(afs_session::map_file(&file)?)?), dirs, names })
     }
 
     /// Directory and name of the `number`th file in an order that jumps through the whole tree. Made of two small arrays, so that

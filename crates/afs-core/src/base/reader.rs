@@ -109,6 +109,10 @@ impl BaseTable {
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Option<Ino> {
         Some(self.target(self.find_row(parent, name)?) as Ino + 1)
     }
+    /// The same for a name whose [`name_hash`] is known.
+    pub(crate) fn lookup_hashed(&self, parent: Ino, name: &[u8], hash: u64) -> Option<Ino> {
+        Some(self.target(self.find_hashed(parent, name, hash)?) as Ino + 1)
+    }
     /// The row of a name in a directory.
     pub fn find(&self, parent: Ino, name: &[u8]) -> Option<BaseEntry<'_>> {
         Some(self.view(self.find_row(parent, name)?))
@@ -146,10 +150,14 @@ impl BaseTable {
     }
 
     pub(super) fn find_row(&self, parent: Ino, name: &[u8]) -> Option<usize> {
+        self.find_hashed(parent, name, name_hash(self.seed, parent, name))
+    }
+
+    fn find_hashed(&self, parent: Ino, name: &[u8], hash: u64) -> Option<usize> {
         let up = u32::try_from(parent.checked_sub(1)?).ok()?;
         let buckets: &[Bucket] = bytemuck::cast_slice(&self.bytes[self.layout.buckets.clone()]);
         let positions = (1 << self.position_bits) - 1;
-        let probe = Probe::new(name_hash(self.seed, parent, name), buckets.len(), self.position_bits);
+        let probe = Probe::new(hash, buckets.len(), self.position_bits);
         let mut at = probe.bucket;
         // `open` made sure that there is a free slot.
         loop {

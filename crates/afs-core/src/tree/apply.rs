@@ -1,7 +1,7 @@
 //! Applying: the deterministic effect of each operation. Total: an operation that names what is not there changes
 //! nothing, since replay after a fold may meet operations on inodes that were dropped with their last handle.
 
-use super::{Inode, S_IFDIR, S_IFMT, Slot, Tree};
+use super::{Inode, Packed, S_IFDIR, S_IFMT, ShortName, Slot, Tree};
 use crate::extent::Content;
 use crate::op::{AttrSet, Bytes, Op};
 use afs_types::Ino;
@@ -57,7 +57,7 @@ impl Tree {
                 self.update(*ino, |i| set_xattr(i, name, value, *time_ns))
             }
             Op::Reap { ino } => {
-                if self.inodes.get(ino).is_some_and(|i| i.nlink == 0) {
+                if self.inodes.get(ino).is_some_and(|i| i.nlink() == 0) {
                     self.bury(*ino);
                 }
             }
@@ -87,7 +87,7 @@ impl Tree {
             content: target.as_ref().map_or(Content::Empty, |t| Content::Inline(t.clone())),
             xattrs: None,
         };
-        self.inodes.insert(*ino, inode);
+        self.set_inode(*ino, Some(Packed::of(inode)));
         self.set_name(*parent, name, *ino);
         self.touch_dir(*parent, *time_ns, seq, i32::from(is_dir));
     }
@@ -150,12 +150,15 @@ impl Tree {
             gone = i.nlink == 0;
         });
         if is_dir {
+            self.note_burial(ino, 0);
             // Whiteouts below a dead directory hide nothing any more.
             let keys: Vec<(Ino, u64)> =
                 self.dentries.range((ino, 0)..=(ino, u64::MAX)).map(|(k, _)| *k).collect();
-            keys.iter().for_each(|k| drop(self.dentries.remove(k)));
+            keys.iter().for_each(|k| self.put_slot(*k, None));
         }
-        if gone && !keep {
+        if gone && keep {
+            self.note_unnamed(ino, true);
+        } else if gone {
             self.bury(ino);
         }
         is_dir
@@ -163,33 +166,38 @@ impl Tree {
 
     /// The inode is dead. A base inode needs a tombstone, or the base's record would show again.
     fn bury(&mut self, ino: Ino) {
+        self.note_unnamed(ino, false);
         if ino <= self.base.max_ino() {
-            self.inodes.insert(ino, Inode::dead());
+            self.set_inode(ino, Some(Packed::Dead));
         } else {
-            self.inodes.remove(&ino);
+            self.set_inode(ino, None);
         }
     }
 
     fn update(&mut self, ino: Ino, change: impl FnOnce(&mut Inode)) {
-        if let Some(inode) = self.inodes.get_mut(&ino) {
-            if inode.mode != 0 {
-                change(inode);
+        if let Some(packed) = self.inodes.get_mut(&ino) {
+            let before = packed.heap_bytes();
+            // Taken out, so that a map of extents that only this tree has is changed in place.
+            if let Some(mut inode) = std::mem::replace(packed, Packed::Dead).into_inode() {
+                change(&mut inode);
+                *packed = Packed::of(inode);
             }
+            self.heap = self.heap + packed.heap_bytes() - before;
         } else if let Some(mut inode) = self.inode(ino) {
             change(&mut inode);
-            self.inodes.insert(ino, inode);
+            self.set_inode(ino, Some(Packed::of(inode)));
         }
     }
 
     /// Makes `name` in `dir` name `ino`, or nothing (0).
     fn set_name(&mut self, dir: Ino, name: &Bytes, ino: Ino) {
         let key = (dir, self.hash(dir, name));
-        let in_base = self.base_lookup(dir, name);
-        let others: Vec<(Ino, Bytes)> = self.dentries.get(&key).map_or_else(Vec::new, |slot| {
-            slot.chain().filter(|s| s.name != *name).map(|s| (s.ino, s.name.clone())).collect()
+        let in_base = self.base_lookup(dir, name, key.1);
+        let others: Vec<(Ino, ShortName)> = self.dentries.get(&key).map_or_else(Vec::new, |slot| {
+            slot.chain().filter(|s| *s.name != **name).map(|s| (s.ino, s.name.clone())).collect()
         });
         // Nothing to say when the base says the same: a rename there and back leaves no trace.
-        let mine = (ino != in_base.unwrap_or(0)).then(|| (ino, name.clone()));
+        let mine = (ino != in_base.unwrap_or(0)).then(|| (ino, ShortName::from(name)));
         let chain = others
             .into_iter()
             .chain(mine)

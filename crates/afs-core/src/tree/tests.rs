@@ -140,6 +140,32 @@ fn link_counts_follow_names_and_subdirectories() {
 }
 
 #[test]
+fn inodes_without_a_name_are_known_however_a_tree_came_about() {
+    let mut t = t();
+    let (before, top) = (t.tree.clone(), t.at("/top").unwrap());
+    let made = t.make(ROOT_INO, "made", S_IFREG | 0o644).unwrap();
+    let gone = t.make(ROOT_INO, "gone", S_IFREG | 0o644).unwrap();
+    t.rm(ROOT_INO, "gone").unwrap();
+    for name in ["top", "made"] {
+        let op = t.tree.plan_unlink(ROOT_INO, n(name), |_| true, 12).unwrap();
+        t.run(op);
+    }
+    let unnamed = |tree: &Tree| tree.unnamed().collect::<Vec<_>>();
+    assert_eq!(unnamed(&t.tree), [top, made], "not {gone}, which was not open");
+    let with_both = t.tree.clone();
+    let mut loaded = before.clone();
+    Delta::decode(&Delta::between(&before, &with_both).encode()).unwrap().apply(&mut loaded);
+    assert_eq!(unnamed(&loaded), [top, made]);
+    t.run(Op::Reap { ino: top });
+    assert_eq!((unnamed(&t.tree), unnamed(&with_both)), (vec![made], vec![top, made]));
+    t.run(Op::Reap { ino: made });
+    assert!(unnamed(&t.tree).is_empty());
+    Delta::between(&with_both, &t.tree).apply(&mut loaded);
+    assert!(unnamed(&loaded).is_empty());
+    assert!(loaded.attr(top).is_none() && loaded.attr(made).is_none());
+}
+
+#[test]
 fn a_listing_survives_changes_under_it() {
     let mut t = t();
     let dir = t.at("/dir").unwrap();
@@ -212,4 +238,43 @@ fn damage_in_a_delta_is_found() {
         bad[i] ^= 1;
         assert_eq!(Delta::decode(&bad).unwrap_err().reason, Reason::Corrupt);
     }
+}
+
+/// Entries that lie in one node of the map with one that changed are not written again.
+#[test]
+fn a_delta_holds_what_changed_and_no_neighbours() {
+    let mut t = t();
+    let made: Vec<Ino> =
+        (0..12).map(|i| t.make(ROOT_INO, &format!("file-{i}"), S_IFREG | 0o644).unwrap()).collect();
+    let before = t.tree.clone();
+    let set = crate::op::AttrSet { mode: Some(0o600), ..Default::default() };
+    let op = t.tree.plan_setattr(made[5], set, 30).unwrap();
+    t.run(op);
+    assert_eq!(Delta::between(&before, &t.tree).len(), 1);
+    assert!(Delta::between(&t.tree, &t.tree.clone()).is_empty());
+}
+
+/// What the limit of a session's overlay is held against.
+#[test]
+fn the_bytes_of_an_overlay_follow_every_change() {
+    let mut t = t();
+    let empty = t.tree.overlay_bytes();
+    let long = "x".repeat(200);
+    let a = t.make(ROOT_INO, &long, S_IFREG | 0o644).unwrap();
+    let with_file = t.tree.overlay_bytes();
+    assert!(with_file >= empty + 80 + 64 + 200, "a record, a dentry and a long name");
+    let value = vec![1; 10_000];
+    let op = t.tree.plan_xattr(a, b"user.big", Some(&value), 20).unwrap();
+    t.run(op);
+    assert!(t.tree.overlay_bytes() >= with_file + 10_000);
+    let op = t.tree.plan_xattr(a, b"user.big", None, 20).unwrap();
+    t.run(op);
+    assert_eq!(t.tree.overlay_bytes(), with_file);
+    let op = t.tree.plan_unlink(ROOT_INO, n(&long), |_| false, 30).unwrap();
+    t.run(op);
+    // The root's own record stays: its times changed.
+    assert_eq!(t.tree.overlay_bytes(), empty + 80);
+    let mut loaded = Tree::new(t.tree.base().clone());
+    Delta::between(&Tree::new(t.tree.base().clone()), &t.tree).apply(&mut loaded);
+    assert_eq!(loaded.overlay_bytes(), t.tree.overlay_bytes());
 }

@@ -149,20 +149,22 @@ impl Drop for Server {
 pub(crate) struct RemoteMount {
     child: Child,
     pub(crate) dir: PathBuf,
+    log: PathBuf,
 }
 
 impl RemoteMount {
     pub(crate) fn start(home: &Path, endpoint: &str, session: &str) -> Self {
         let dir = home.join(format!("remote-{session}"));
         fs::create_dir_all(&dir).unwrap();
-        let log = File::create(home.join(format!("remote-{session}.log"))).unwrap();
+        let log_file = home.join(format!("remote-{session}.log"));
+        let log = File::create(&log_file).unwrap();
         let mut command = Command::new(program("aether"));
         command.args(["mount", "--foreground", "--patience", "60s", "--session", session]).arg(&dir);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", home);
         command.env("XDG_RUNTIME_DIR", home).env("AFS_AETHER_SERVER_ENDPOINT", endpoint);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = command.spawn().unwrap();
-        let mount = Self { child, dir };
+        let mount = Self { child, dir, log: log_file };
         eventually("the remote mount is there", || {
             afs_fuse::mounts().unwrap().iter().any(|at| at.dir == mount.dir)
         });
@@ -173,10 +175,11 @@ impl RemoteMount {
         self.child.id()
     }
 
-    /// Unmounts as a user would; everything written is durable then.
-    pub(crate) fn stop(mut self) -> ExitStatus {
+    /// Unmounts as a user would; everything written is durable then, if it ends with success. Returns what it said, too.
+    pub(crate) fn stop(mut self) -> (ExitStatus, String) {
         signal(self.child.id(), "-TERM");
-        self.child.wait().unwrap()
+        let status = self.child.wait().unwrap();
+        (status, fs::read_to_string(&self.log).unwrap_or_default())
     }
 }
 

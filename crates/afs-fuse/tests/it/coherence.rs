@@ -94,6 +94,35 @@ fn everything_can_be_taken_back_at_once() {
     assert_eq!(bed.counters().full_invalidations, 1);
 }
 
+/// Of two trees in one mount one is restored: only what the kernel knows of that one is taken back.
+#[test]
+fn one_of_several_trees_can_be_taken_back() {
+    let bed = Bed::new();
+    let len = |name: &str| fs::metadata(bed.path(name)).map(|meta| meta.len()).ok();
+    let trees = ["a", "b"].map(|name| {
+        fs::create_dir(bed.path(name)).unwrap();
+        let dir = fs::metadata(bed.path(name)).unwrap().ino();
+        bed.fs.remote_write(dir, b"f", b"old");
+        bed.settle();
+        let file = fs::metadata(bed.path(name).join("f")).unwrap().ino();
+        assert!(len(&format!("{name}/new")).is_none());
+        (dir, file)
+    });
+    for (dir, _) in trees {
+        bed.fs.silent_write(dir, b"f", b"longer");
+        bed.fs.silent_write(dir, b"new", b"x");
+    }
+    assert_eq!((len("a/f"), len("b/f")), (Some(3), Some(3)), "the kernel trusts what it was told");
+    let (first, last) = trees[0];
+    bed.fs.report_range(first, last, false);
+    bed.settle();
+    assert_eq!((len("a/f"), len("b/f"), len("a/new")), (Some(6), Some(3), None));
+    bed.fs.report_range(first, last, true);
+    bed.settle();
+    assert_eq!(len("a/new"), Some(1));
+    assert_eq!(bed.counters().full_invalidations, 0);
+}
+
 #[test]
 fn more_changes_than_the_queue_holds() {
     let bed = Bed::new();

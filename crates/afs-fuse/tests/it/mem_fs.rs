@@ -83,6 +83,11 @@ impl MemFs {
         self.report(Invalidation::Everything);
     }
 
+    /// "Anything may have changed" about some numbers.
+    pub(crate) fn report_range(&self, first: Ino, last: Ino, names: bool) {
+        self.report(Invalidation::Range { first, last, names });
+    }
+
     pub(crate) fn inode_count(&self) -> usize {
         self.state.lock().nodes.len()
     }
@@ -465,7 +470,7 @@ impl Vfs for MemFs {
         }
         state.bury(ino);
     }
-    fn fsync(&self, _: Ino, _: bool) -> Result<()> {
+    fn fsync(&self, _: Ino, _: u64, _: bool) -> Result<()> {
         Ok(())
     }
     fn readdir(&self, ino: Ino, _: u64, cookie: u64, plus: bool, sink: &mut DirSink<'_>) -> Result<()> {

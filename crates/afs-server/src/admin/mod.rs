@@ -2,6 +2,7 @@
 
 mod checks;
 mod grpc;
+mod limits;
 
 pub(crate) use checks::run as run_checks;
 pub(crate) use grpc::Admin;

@@ -77,7 +77,16 @@ fn create(mount: &Mount, clock: &dyn Clock, op: &v1::CreateOp, by: By) -> Result
         mount.open(attr.ino)?;
     }
     if op.truncate && !made {
-        attr = truncate(mount, clock, attr.ino, op.kill_priv, by)?;
+        attr = match truncate(mount, clock, attr.ino, op.kill_priv, by) {
+            Ok(attr) => attr,
+            Err(error) => {
+                // Who is told of an error holds nothing.
+                if op.open {
+                    mount.release(attr.ino)?;
+                }
+                return Err(error);
+            }
+        };
     }
     Ok(changed(&attr))
 }

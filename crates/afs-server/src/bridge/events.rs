@@ -1,5 +1,10 @@
-//! Changes by others on their way to one mount: a bounded queue that collapses to "everything" rather than lose one.
+//! Changes by others on their way to one mount: a queue that collapses to "everything" rather than lose one.
+//!
+//! Guarantees: at most [`MAX_WATCH_QUEUE`] wait for one mount, and all mounts' queues together have the bytes that `share` gives them;
+//! a change that finds no room makes its mount's queue one "everything", which takes next to nothing. A message has at most
+//! [`MAX_BATCH`] changes and [`MAX_BATCH_BYTES`], so that one on its way to a client that does not read is small, too.
 
+use super::share::Share;
 use afs_proto::v1;
 use afs_session::Invalidation;
 use afs_types::limits::MAX_WATCH_QUEUE;
@@ -9,17 +14,19 @@ use tokio::sync::Notify;
 
 /// Most invalidations of one message.
 const MAX_BATCH: usize = 1024;
+/// Most bytes of one message.
+const MAX_BATCH_BYTES: usize = 16 << 10;
 
 /// The queue of one mount.
-#[derive(Default)]
 pub(crate) struct Events {
     state: Mutex<State>,
     pub(crate) arrived: Notify,
 }
 
-#[derive(Default)]
 struct State {
     queue: VecDeque<v1::Invalidation>,
+    /// Room for what is in the queue.
+    share: Share,
     /// The newest fence asked for, and the newest that was sent.
     fence: (u64, u64),
 }
@@ -31,18 +38,51 @@ pub(crate) struct Waiting {
     pub(crate) fence: u64,
 }
 
+/// Memory that a change takes while it waits. Twice its size: a queue that grows has room for as many again.
+fn weight(change: &v1::Invalidation) -> usize {
+    2 * size_of::<v1::Invalidation>() + change.name.len()
+}
+
+impl State {
+    fn push(&mut self, change: v1::Invalidation) {
+        if change.all || self.queue.len() >= MAX_WATCH_QUEUE || !self.share.take(weight(&change)) {
+            // Not cleared: that would keep its memory.
+            self.queue = VecDeque::from([v1::Invalidation { all: true, ..Default::default() }]);
+            self.share.clear();
+        } else {
+            self.queue.push_back(change);
+        }
+    }
+
+    /// The next message's worth.
+    fn drain(&mut self) -> Vec<v1::Invalidation> {
+        let (mut changes, mut bytes) = (Vec::new(), 0);
+        while let Some(next) = self.queue.front().map(weight).filter(|_| changes.len() < MAX_BATCH) {
+            if bytes + next > MAX_BATCH_BYTES && !changes.is_empty() {
+                break;
+            }
+            bytes += next;
+            changes.extend(self.queue.pop_front());
+        }
+        self.share.give(bytes);
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+            self.share.clear();
+        }
+        changes
+    }
+}
+
 impl Events {
+    /// An empty queue.
+    pub(crate) fn new(share: Share) -> Self {
+        let state = State { queue: VecDeque::new(), share, fence: (0, 0) };
+        Self { state: Mutex::new(state), arrived: Notify::new() }
+    }
+
     /// Called by the engine after a change: never blocks.
     pub(crate) fn push(&self, change: &Invalidation) {
-        let mut state = self.state.lock();
-        let queue = &mut state.queue;
-        if change.all || queue.len() >= MAX_WATCH_QUEUE {
-            queue.clear();
-            queue.push_back(v1::Invalidation { all: true, ..Default::default() });
-        } else {
-            queue.push_back(message(change));
-        }
-        drop(state);
+        self.state.lock().push(message(change));
         self.arrived.notify_one();
     }
 
@@ -59,8 +99,7 @@ impl Events {
     /// What is waiting, up to one message's worth; none if nothing is.
     pub(crate) fn take(&self) -> Option<Waiting> {
         let mut state = self.state.lock();
-        let count = state.queue.len().min(MAX_BATCH);
-        let changes: Vec<_> = state.queue.drain(..count).collect();
+        let changes = state.drain();
         let (asked, sent) = state.fence;
         let is_due = state.queue.is_empty() && asked > sent;
         if is_due {
@@ -83,6 +122,7 @@ fn message(change: &Invalidation) -> v1::Invalidation {
             all: false,
         },
         None => v1::Invalidation {
+            all: change.all,
             inode: change.ino,
             data: change.data,
             attributes: change.attr,
@@ -93,28 +133,70 @@ fn message(change: &Invalidation) -> v1::Invalidation {
 
 #[cfg(test)]
 mod tests {
+    use super::super::share::Common;
     use super::*;
+
+    fn unbounded() -> Events {
+        Events::new(Common::new(usize::MAX >> 1, 0).share())
+    }
+
+    #[test]
+    fn all_queues_together_are_bounded_in_bytes() {
+        let most = 1 << 20;
+        let common = Common::new(most, 0);
+        let mounts: Vec<_> = (0..64).map(|_| Events::new(common.share())).collect();
+        let name: std::sync::Arc<[u8]> = vec![b'x'; 255].into();
+        let change = Invalidation { ino: 1, name: Some(name), ..Invalidation::default() };
+        for mount in mounts.iter().cycle().take(64 * 1000) {
+            mount.push(&change);
+        }
+        let held = |events: &Events| {
+            let state = events.state.lock();
+            let spare = state.queue.capacity() * size_of::<v1::Invalidation>();
+            spare + state.queue.iter().map(|change| change.name.len()).sum::<usize>()
+        };
+        // What makes it go on: a queue that collapsed begins anew, with the one "everything".
+        let own = 64 * 8 * size_of::<v1::Invalidation>();
+        let held: usize = mounts.iter().map(held).sum();
+        assert!(held <= most + own, "{held}");
+        let mut collapsed = 0;
+        for mount in &mounts {
+            let mut told = Vec::new();
+            while let Some(waiting) = mount.take() {
+                let bytes: usize = waiting.changes.iter().map(weight).sum();
+                assert!(bytes <= MAX_BATCH_BYTES, "{bytes} bytes in one message");
+                told.extend(waiting.changes);
+            }
+            assert!(told[0].all || told.len() == 1000, "nothing is lost without a word");
+            collapsed += usize::from(told[0].all);
+            assert_eq!(mount.state.lock().queue.capacity(), 0);
+        }
+        assert!(collapsed > mounts.len() / 2, "{collapsed}");
+        assert!(common.share().take(most), "all room is given back");
+    }
 
     #[test]
     fn a_slow_mount_is_told_to_forget_everything() {
-        let events = Events::default();
+        let events = unbounded();
         for ino in 0..MAX_WATCH_QUEUE as u64 + 5 {
             events.push(&Invalidation { ino, data: true, ..Invalidation::default() });
         }
         let left = events.take().unwrap().changes;
+        // Four came after the one that found the queue full.
         assert!(left[0].all && left.len() == 5, "{}", left.len());
         assert!(events.take().is_none());
     }
 
     #[test]
     fn a_fence_comes_after_everything_before_it() {
-        let events = Events::default();
+        let events = unbounded();
         let change = Invalidation { ino: 1, ..Invalidation::default() };
-        for _ in 0..MAX_BATCH + 1 {
+        let one = MAX_BATCH.min(MAX_BATCH_BYTES / weight(&message(&change)));
+        for _ in 0..one + 1 {
             events.push(&change);
         }
         assert_eq!((events.fence(), events.fence()), (1, 2));
-        assert_eq!(events.take().map(|w| (w.changes.len(), w.fence)), Some((MAX_BATCH, 0)));
+        assert_eq!(events.take().map(|w| (w.changes.len(), w.fence)), Some((one, 0)));
         assert_eq!(events.take().map(|w| (w.changes.len(), w.fence)), Some((1, 2)));
         assert!(events.take().is_none());
         assert_eq!(events.fence(), 3);

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Streaming};
 
 /// Most operations of one call.
-const MAX_OPS: usize = 1024;
+const MAX_OPS: usize = limits::MAX_MOUNT_OPS;
 /// Most entries of one directory page, and how many when the caller does not say.
 const MAX_ENTRIES: u32 = 10_000;
 const DEFAULT_ENTRIES: u32 = 1000;
@@ -52,9 +52,12 @@ impl BridgeService for Bridge {
         let r = r.into_inner();
         let id = field("session_id", SessionId::parse(&r.session_id)).map_err(fail)?;
         let engine = self.0.engine.clone();
-        let (seen_epoch, seen) = (r.seen_epoch, r.seen_revision);
+        let (seen_epoch, seen, created_ns) = (r.seen_epoch, r.seen_revision, r.session_created_ns);
         let opened = self.0.pool.run(move || {
             let session = engine.session(&id)?;
+            if created_ns != 0 && created_ns != session.created_ns() {
+                return Err(replaced(&id));
+            }
             let has_lost = seen_epoch != 0 && engine.has_lost(&session, seen_epoch, seen)?;
             Ok((session, has_lost))
         });
@@ -73,13 +76,17 @@ impl BridgeService for Bridge {
             instance_id: self.0.identity.instance_id.clone(),
             epoch: self.0.engine.epoch(),
             lost_changes,
+            session_created_ns: mount.session.created_ns(),
         }))
     }
 
     async fn detach(&self, r: Request<v1::DetachRequest>) -> Reply<v1::DetachResponse> {
         let mount = self.mount(&r.into_inner().mount_id)?;
-        let stamp = mount.session.stamp();
-        durable(&*self.0.journal, stamp.at).await.map_err(fail)?;
+        // What was written into a deleted session is gone with it: the mount ends, and success would be a lie.
+        let stamp = mount.session.live_stamp();
+        if let Ok(stamp) = &stamp {
+            durable(&*self.0.journal, stamp.at).await.map_err(fail)?;
+        }
         let (app, id) = (self.0.clone(), mount.id.clone());
         drop(mount);
         // Ending a mount releases what it held open, which may write.
@@ -88,7 +95,7 @@ impl BridgeService for Bridge {
             Ok(())
         };
         self.0.pool.run(end).await.map_err(fail)?;
-        Ok(Response::new(v1::DetachResponse { revision: stamp.seq }))
+        reply(stamp, |stamp| v1::DetachResponse { revision: stamp.seq })
     }
 
     async fn sync(&self, r: Request<Streaming<v1::SyncRequest>>) -> Reply<Self::SyncStream> {
@@ -234,7 +241,8 @@ impl BridgeService for Bridge {
             .on(&r.mount_id, move |mount| {
                 mount.replies.answered_below(r.answered_below);
                 let results: Vec<_> = r.ops.into_iter().map(|op| apply(mount, &*clock, op)).collect();
-                Ok((results, mount.session.stamp()))
+                let s = &mount.session;
+                Ok((results, if r.durable { s.live_stamp()? } else { s.stamp() }))
             })
             .await?;
         if r.durable {
@@ -242,4 +250,11 @@ impl BridgeService for Bridge {
         }
         Ok(Response::new(v1::ApplyOpsResponse { revision: stamp.seq, results, durable: r.durable }))
     }
+}
+
+/// The session that was attached before is gone for ever, though its id leads somewhere.
+fn replaced(id: &SessionId) -> Error {
+    Error::new(Reason::SessionNotFound, format!("{id} was deleted; what has this id now is another session"))
+        .with("id", id.as_str())
+        .next("mount the new one: aether mount --session ID DIR")
 }

@@ -2,9 +2,10 @@
 //!
 //! Guarantees: an op_id is applied once per mount, however often and however concurrently it is sent; a mount that sends
 //! nothing for [`LEASE`] ends and releases what it held open; every change by others reaches its Sync stream, or an
-//! `all` does when the stream was too slow ([`events`]).
+//! `all` does when the stream was too slow ([`events`]); what waits for all mounts together is bounded in bytes ([`share`]).
 //!
-//! Refused here: changes through a read-only mount, calls of a mount that ended.
+//! Refused here: changes through a read-only mount, calls of a mount that ended, a renewal for a session that was deleted (also when
+//! its id is used again), and "durable" of what is gone with its session.
 //! Deliberately absent: permissions (the client's kernel checks them), locks across mounts.
 
 mod apply;
@@ -12,6 +13,7 @@ mod events;
 mod grpc;
 mod registry;
 mod replies;
+mod share;
 mod sync;
 mod tree;
 mod wire;
@@ -22,4 +24,4 @@ pub(crate) use registry::Registry;
 use std::time::Duration;
 
 /// How long a silent mount lives.
-pub(crate) const LEASE: Duration = Duration::from_secs(60);
+pub(crate) const LEASE: Duration = Duration::from_millis(afs_types::limits::MOUNT_LEASE_MS);

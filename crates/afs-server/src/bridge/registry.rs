@@ -2,10 +2,11 @@
 
 use super::LEASE;
 use super::events::Events;
-use super::replies::Replies;
+use super::replies::{ANSWER_BYTES, Replies};
+use super::share::Common;
 use crate::reply::field;
 use afs_session::{Session, WatchGuard, Who};
-use afs_types::{Error, Ino, MountId, Reason, Result};
+use afs_types::{Error, Ino, MountId, Reason, Result, limits};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +14,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Most mounts attached at once.
-const MAX_MOUNTS: usize = 2_048;
+const MAX_MOUNTS: usize = limits::MAX_MOUNTS;
+/// Bytes of changes, and of answers, that one mount can always have waiting, whatever others do: some dozens.
+const OWN_EVENT_BYTES: usize = 8 << 10;
+const OWN_ANSWER_BYTES: usize = 32 * (ANSWER_BYTES + 512);
+/// And one answer more, to the oldest operation of a mount (`replies`).
+const _: () = assert!(MAX_MOUNTS * (OWN_EVENT_BYTES + OWN_ANSWER_BYTES + ANSWER_BYTES + 512) <= 96 << 20);
 
 /// One attached mount. Dropping it releases everything that it held open.
 pub(crate) struct Mount {
@@ -31,8 +37,8 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    fn new(id: MountId, session: Arc<Session>, who: Who, read_only: bool) -> Self {
-        let events = Arc::new(Events::default());
+    fn new(id: MountId, session: Arc<Session>, who: Who, read_only: bool, room: &Room) -> Self {
+        let events = Arc::new(Events::new(room.events.share()));
         let sink = events.clone();
         let watch = session.watch(who, Arc::new(move |change| sink.push(change)));
         Self {
@@ -40,7 +46,7 @@ impl Mount {
             session,
             who,
             read_only,
-            replies: Replies::default(),
+            replies: Replies::new(room.answers.share()),
             events,
             stream: AtomicU64::new(0),
             opens: Mutex::default(),
@@ -88,9 +94,25 @@ impl Drop for Mount {
     }
 }
 
+/// Memory that all mounts share.
+struct Room {
+    events: Arc<Common>,
+    answers: Arc<Common>,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self {
+            events: Common::new(limits::MAX_WATCH_BYTES, OWN_EVENT_BYTES),
+            answers: Common::new(limits::MAX_KEPT_ANSWERS_BYTES, OWN_ANSWER_BYTES),
+        }
+    }
+}
+
 /// All attached mounts.
 #[derive(Default)]
 pub(crate) struct Registry {
+    room: Room,
     mounts: Mutex<HashMap<MountId, Arc<Mount>>>,
     streams: AtomicU64,
 }
@@ -104,7 +126,7 @@ impl Registry {
         read_only: bool,
     ) -> Result<Arc<Mount>> {
         // Before the lock: watching waits for the session's.
-        let mount = Arc::new(Mount::new(id.clone(), session, who, read_only));
+        let mount = Arc::new(Mount::new(id.clone(), session, who, read_only, &self.room));
         let mut mounts = self.mounts.lock();
         if mounts.len() >= MAX_MOUNTS {
             return Err(Error::new(Reason::QuotaExceeded, format!("{MAX_MOUNTS} mounts are attached"))

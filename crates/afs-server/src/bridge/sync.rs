@@ -17,7 +17,8 @@ pub(crate) type Responses = ReceiverStream<Result<SyncResponse, Status>>;
 
 /// Answers one stream until the client, the mount or the server ends.
 pub(crate) fn start(app: Arc<App>, mount: Arc<Mount>, requests: Streaming<SyncRequest>) -> Responses {
-    let (out, responses) = mpsc::channel(4);
+    // One: of a client that does not read, as little as possible waits here.
+    let (out, responses) = mpsc::channel(1);
     let number = app.bridge.next_stream();
     mount.stream.store(number, Ordering::Relaxed);
     mount.events.arrived.notify_waiters(); // an older stream of this mount ends

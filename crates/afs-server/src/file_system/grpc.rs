@@ -3,7 +3,9 @@
 use super::read::{self, FileRange};
 use super::{changes, wire};
 use crate::app::App;
+use crate::intake::Arrived;
 use crate::pool::{Weigh, durable};
+use crate::queues;
 use crate::raw::body_reader;
 use crate::reply::{Reply, fail, field, level, optional, page_size, path, reply, waits};
 use afs_proto::v1;
@@ -77,16 +79,17 @@ impl FileSystem {
         if wait { durable(&*self.0.journal, stamp.at).await } else { Ok(()) }
     }
 
+    /// Runs a call that hands over many items, of which those that compare whole trees wait in a queue.
     async fn stream<T: Weigh + Send + 'static>(
         &self,
-        compares: bool,
+        queue: Option<String>,
         work: impl FnOnce(&afs_session::Engine, &mut dyn FnMut(T) -> bool) -> Result<()> + Send + 'static,
     ) -> Reply<Answers<T>> {
         let engine = self.0.engine.clone();
         let work = move |sink: &mut dyn FnMut(T) -> bool| work(&engine, sink);
-        let items = match compares {
-            true => self.0.pool.stream_comparison(work).await,
-            false => self.0.pool.stream(work).await,
+        let items = match queue {
+            Some(queue) => self.0.pool.stream_comparison(queue, work).await,
+            None => self.0.pool.stream(work).await,
         };
         Ok(Response::new(Box::pin(items.map_err(fail)?.map(|item| item.map_err(fail)))))
     }
@@ -157,7 +160,7 @@ impl FileSystemService for FileSystem {
         let r = r.into_inner();
         let id = id(&r.session_id).map_err(fail)?;
         let prefix = path("path_prefix", &r.path_prefix).map_err(fail)?;
-        self.stream(false, move |engine, sink| read::manifest(engine, &id, &r.checkpoint_id, &prefix, sink))
+        self.stream(None, move |engine, sink| read::manifest(engine, &id, &r.checkpoint_id, &prefix, sink))
             .await
     }
 
@@ -187,10 +190,11 @@ impl FileSystemService for FileSystem {
         if range.is_small() {
             return Ok(Response::new(Box::pin(futures::stream::iter(whole).map(Ok))));
         }
-        self.stream(false, move |_, sink| range.run(sink)).await
+        self.stream(None, move |_, sink| range.run(sink)).await
     }
 
     async fn write_file(&self, r: Request<Streaming<v1::WriteFileRequest>>) -> Reply<MutationResponse> {
+        let arrived = r.extensions().get::<Arrived>().cloned();
         let mut parts = r.into_inner();
         let first = parts.next().await.transpose()?.and_then(|m| m.part);
         let Some(v1::write_file_request::Part::Header(header)) = first else {
@@ -205,10 +209,10 @@ impl FileSystemService for FileSystem {
             Ok(_) => Err(Error::invalid("data", "bytes in every message after the first")),
             Err(status) => Err(afs_proto::from_status(&afs_proto::typed(status))),
         });
-        let (mut bytes, feed) = body_reader(data);
+        let (mut bytes, feed) = body_reader(data, arrived);
         let engine = self.0.engine.clone();
         let write =
-            self.0.pool.run_slow(move || engine.files(&id)?.write_file(&path, &options, &by, &mut bytes));
+            self.0.pool.run_upload(move || engine.files(&id)?.write_file(&path, &options, &by, &mut bytes));
         let (written, ()) = tokio::join!(write, feed);
         let written = written.map_err(fail)?;
         self.settle(wait, &written.stamp).await.map_err(fail)?;
@@ -356,9 +360,10 @@ impl FileSystemService for FileSystem {
         let query = GlobQuery { pattern: r.pattern, scope };
         let (id, engine) = (id(&r.session_id).map_err(fail)?, self.0.engine.clone());
         let compares = query.scope.changed_only;
+        let queues = queues::of_search(&id);
         let search = move || engine.files(&id)?.view().glob(&query, size, &r.page_token);
         let found = match compares {
-            true => self.0.pool.run_comparison(search).await,
+            true => self.0.pool.run_comparison_of(queues, search).await,
             false => self.0.pool.run(search).await,
         };
         reply(found, |page| v1::GlobResponse {
@@ -369,7 +374,8 @@ impl FileSystemService for FileSystem {
 
     async fn grep(&self, r: Request<v1::GrepRequest>) -> Reply<Self::GrepStream> {
         let (id, query) = grep_query(r.into_inner()).map_err(fail)?;
-        self.stream(query.scope.changed_only, move |engine, sink| {
+        let queue = query.scope.changed_only.then(|| queues::of_told(&id));
+        self.stream(queue, move |engine, sink| {
             let found = engine.files(&id)?.view().grep(&query, &mut |found| {
                 Ok(if sink(wire::grep_match(found)) {
                     ControlFlow::Continue(())

@@ -1,5 +1,9 @@
 //! Every session as a directory of one mount. The session is in the high 32 bits of the inode number, since git compares
 //! the low ones.
+//!
+//! Guarantees: every session of which the kernel knows something is watched until the kernel has forgotten it or it has ended, whatever
+//! is tried with it meanwhile; the watch alone does not keep it from being archived or deleted, an open file does. What is left open of a
+//! deleted session answers `ESTALE`, also when its id is used again.
 
 use super::one::{OneSession, invalidation};
 use super::slots::{Live, Slots, join, root, split};
@@ -8,7 +12,7 @@ use afs_fuse::{
     Allocate, Attr, Caller, Caps, Changes, CopyRange, DirEntry, DirSink, Invalidation, InvalidationSink,
     OpenMode, Opened, RenameMode, Seek, SetAttr, StatFs, Vfs, WatchGuard, WriteMode, Written, XattrMode,
 };
-use afs_session::{Engine, ListSessions};
+use afs_session::{Engine, ListSessions, Session};
 use afs_types::{Clock, Error, Ino, NameRef, ROOT_INO, Reason, Result, SessionId, SessionPath};
 use parking_lot::Mutex;
 use std::path::PathBuf;
@@ -52,23 +56,38 @@ impl AllSessions {
     /// Sessions were made, archived, resumed or deleted: the kernel must look again. Not at names that still lead where they did:
     /// taking one back would take the working directory from whoever is in it.
     pub fn sessions_changed(&self, ids: &[SessionId]) {
-        let Some(sink) = self.sink.lock().clone() else { return };
         self.version.fetch_add(1, Ordering::Relaxed);
-        sink(Invalidation::Inode { ino: ROOT_INO, data: true });
+        self.tell(Invalidation::Inode { ino: ROOT_INO, data: true });
         for id in ids {
             let was_absent = self.slots.was_absent(id);
-            let is_gone = || self.engine.get_session(id).map_or(true, |info| info.record.archived);
-            if was_absent || (self.slots.known(id).is_some() && is_gone()) {
-                sink(Invalidation::Entry { parent: ROOT_INO, name: id.as_str().as_bytes().into() });
+            let leads_elsewhere = self.slots.known(id).is_some_and(|(slot, created_ns)| {
+                self.slots.drop_if(slot, |live| self.is_over(live));
+                let now = self.engine.get_session(id).ok().filter(|info| !info.record.archived);
+                let is_other = now.is_none_or(|info| info.record.created_ns != created_ns);
+                // Of a name that the kernel had and gave up, it may have heard since that it leads nowhere.
+                is_other || self.slots.live(slot).is_none()
+            });
+            if was_absent || leads_elsewhere {
+                self.tell_name(id);
             }
         }
     }
 
-    /// Ends the watch of a session, so that it does not count as in use because the kernel once looked at it.
-    pub fn let_go(&self, id: &SessionId) {
-        if let Some(slot) = self.slots.known(id) {
-            self.slots.drop_live(slot);
-        }
+    fn tell(&self, change: Invalidation) {
+        let sink = self.sink.lock().clone();
+        sink.iter().for_each(|sink| sink(change.clone()));
+    }
+
+    /// The name of a session leads elsewhere, or nowhere.
+    fn tell_name(&self, id: &SessionId) {
+        self.tell(Invalidation::Entry { parent: ROOT_INO, name: id.as_str().as_bytes().into() });
+    }
+
+    /// Whether a session that was shown takes no calls any more and never will. Not while it is only being tried to end it: the engine has
+    /// it until that has come off.
+    fn is_over(&self, live: &Live) -> bool {
+        let shown = live.fs.session();
+        self.engine.resident(shown.id()).is_none_or(|now| !Arc::ptr_eq(&now, shown))
     }
 
     /// The session of a slot, loaded if it has to be.
@@ -76,31 +95,49 @@ impl AllSessions {
         if let Some(live) = self.slots.live(slot) {
             return Ok(live);
         }
-        let session = self.engine.session(&self.slots.id(slot)?)?;
+        let want = self.slots.get(slot)?;
+        let session = self.engine.session(&want.id).map_err(nothing_left)?;
+        if session.created_ns() != want.created_ns {
+            return Err(Reason::Stale.into());
+        }
+        Ok(self.show(slot, session))
+    }
+
+    /// Shows a session in its slot, and watches it.
+    fn show(&self, slot: u32, session: Arc<Session>) -> Arc<Live> {
         let who = self.next_who.fetch_add(1, Ordering::Relaxed);
         let fs = OneSession::new(session.clone(), self.clock.clone(), who);
         let sink = self.sink.lock().clone();
-        let watch = session.watch(
+        let watch = session.watch_aside(
             who,
             Arc::new(move |change| {
                 if let Some(sink) = &sink {
-                    sink(shifted(slot, invalidation(change)));
+                    sink(shifted(slot, change.gone, invalidation(change)));
                 }
             }),
         );
-        let (live, was_dropped) = self.slots.keep(slot, Live { fs, _watch: WatchGuard::new(watch) });
-        if was_dropped && let Some(sink) = &*self.sink.lock() {
+        let new = Live { fs, _watch: WatchGuard::new(watch) };
+        let (live, was_dropped) = self.slots.keep(slot, new, |live| self.is_over(live));
+        if was_dropped {
             // A look-up that overlapped with the kernel's forgetting may have left it with what nobody has watched since.
-            sink(Invalidation::Inode { ino: root(slot), data: true });
+            self.tell(Invalidation::Inode { ino: root(slot), data: true });
         }
-        Ok(live)
+        live
     }
 
     /// Runs a call on the session that an inode belongs to.
     fn on<T>(&self, ino: Ino, call: impl FnOnce(&OneSession, Ino) -> Result<T>) -> Result<T> {
         match split(ino) {
             (0, _) => Err(Reason::NotPermitted.into()),
-            (slot, inner) => call(&self.live(slot)?.fs, inner),
+            (slot, inner) => {
+                let live = self.live(slot)?;
+                call(&live.fs, inner).map_err(|error| {
+                    if matches!(error.reason, Reason::SessionNotFound | Reason::SessionArchived) {
+                        self.slots.drop_if(slot, |live| self.is_over(live));
+                    }
+                    nothing_left(error)
+                })
+            }
         }
     }
 
@@ -136,7 +173,8 @@ impl AllSessions {
     fn session_root(&self, name: &[u8]) -> Result<Attr> {
         let text = std::str::from_utf8(name).map_err(|_| Error::bare(Reason::NotFound))?;
         let id = SessionId::parse(text).map_err(|_| Error::bare(Reason::NotFound))?;
-        let is_live = self.slots.known(&id).is_some_and(|slot| self.slots.live(slot).is_some());
+        let shown = self.slots.known(&id).and_then(|(slot, _)| self.slots.live(slot));
+        let is_live = shown.is_some_and(|live| !self.is_over(&live));
         if !is_live {
             // Before it is known: a session that is made right now must find the note.
             self.slots.note_absent(&id);
@@ -145,19 +183,24 @@ impl AllSessions {
             Reason::SessionNotFound | Reason::SessionArchived => Error::bare(Reason::NotFound),
             _ => e,
         });
-        drop(loaded?);
+        let session = loaded?;
         if !is_live {
             self.slots.was_absent(&id);
         }
-        let slot = self.slots.of(&id)?;
-        Ok(outer(slot, self.live(slot)?.fs.getattr(ROOT_INO)?))
+        // If another session had the name, the kernel learns from this answer that it leads elsewhere.
+        let (slot, _) = self.slots.of(&id, session.created_ns())?;
+        let live = match self.slots.live(slot).filter(|live| Arc::ptr_eq(live.fs.session(), &session)) {
+            Some(live) => live,
+            None => self.show(slot, session),
+        };
+        Ok(outer(slot, live.fs.getattr(ROOT_INO)?))
     }
 
     /// Sessions in order of id. The cookie is the slot of the last one shown.
     fn list(&self, cookie: u64, sink: &mut DirSink<'_>) -> Result<()> {
         let after = match u32::try_from(cookie) {
             Ok(0) => None,
-            Ok(slot) => Some(self.slots.id(slot)?.to_string()),
+            Ok(slot) => Some(self.slots.get(slot)?.id.to_string()),
             Err(_) => return Err(Reason::InvalidArgument.into()),
         };
         let mut query =
@@ -165,7 +208,17 @@ impl AllSessions {
         loop {
             let page = self.engine.list_sessions(&query)?;
             for info in &page.items {
-                let slot = self.slots.of(&info.id)?;
+                let slot = match self.slots.of(&info.id, info.record.created_ns) {
+                    Ok((slot, had_another)) => {
+                        if had_another {
+                            self.tell_name(&info.id);
+                        }
+                        slot
+                    }
+                    // Deleted since it was read.
+                    Err(error) if error.reason == Reason::Stale => continue,
+                    Err(error) => return Err(error),
+                };
                 let entry = DirEntry {
                     ino: root(slot),
                     mode: 0o040_000,
@@ -194,11 +247,26 @@ fn outer(slot: u32, attr: Attr) -> Attr {
     Attr { ino: join(slot, attr.ino), ..attr }
 }
 
-fn shifted(slot: u32, change: Invalidation) -> Invalidation {
+/// What is left of a session that is gone has nothing behind it any more; that no such session is there is no answer about a file.
+fn nothing_left(error: Error) -> Error {
+    match error.reason {
+        Reason::SessionNotFound => Reason::Stale.into(),
+        _ => error,
+    }
+}
+
+/// A change of a session as one of the mount: all of it, when a session is restored or archived, is its slot. When it is `gone` its
+/// names need not be taken back one by one, since none leads to it any more.
+fn shifted(slot: u32, gone: bool, change: Invalidation) -> Invalidation {
     match change {
         Invalidation::Inode { ino, data } => Invalidation::Inode { ino: join(slot, ino), data },
         Invalidation::Entry { parent, name } => Invalidation::Entry { parent: join(slot, parent), name },
-        Invalidation::Everything => Invalidation::Everything,
+        Invalidation::Range { first, last, names } => {
+            Invalidation::Range { first: join(slot, first), last: join(slot, last), names }
+        }
+        Invalidation::Everything => {
+            Invalidation::Range { first: join(slot, 0), last: join(slot, u32::MAX.into()), names: !gone }
+        }
     }
 }
 
@@ -309,10 +377,10 @@ impl Vfs for AllSessions {
         }
     }
 
-    fn fsync(&self, ino: Ino, data_only: bool) -> Result<()> {
+    fn fsync(&self, ino: Ino, fh: u64, data_only: bool) -> Result<()> {
         match split(ino) {
             (0, _) => self.engine.sync(),
-            _ => self.on(ino, |fs, ino| fs.fsync(ino, data_only)),
+            _ => self.on(ino, |fs, ino| fs.fsync(ino, fh, data_only)),
         }
     }
 
@@ -338,8 +406,8 @@ impl Vfs for AllSessions {
 
     fn tree_of(&self, ino: Ino) -> Option<(Ino, Vec<u8>)> {
         let slot = split(ino).0;
-        let id = self.slots.id(slot).ok()?;
-        Some((root(slot), id.as_str().as_bytes().to_vec()))
+        let shown = self.slots.get(slot).ok()?;
+        Some((root(slot), shown.id.as_str().as_bytes().to_vec()))
     }
 
     fn changed_since(&self, root: Ino, instant: &str) -> Result<Changes> {

@@ -176,7 +176,13 @@ impl Vfs for OneSession {
             inode::create(&self.session, parent, name.as_bytes(), new, exclusive, self.by())?;
         let open = OpenMode { truncate: open.truncate && !is_new, ..open };
         let opened = self.open(made.ino, open)?;
-        Ok((attr(&self.session.getattr(made.ino)?), opened))
+        match self.session.getattr(made.ino) {
+            Ok(now) => Ok((attr(&now), opened)),
+            Err(error) => {
+                self.session.release(made.ino)?;
+                Err(error)
+            }
+        }
     }
 
     fn read(&self, ino: Ino, _: u64, offset: u64, length: usize, out: &mut dyn FnMut(&[u8])) -> Result<()> {
@@ -197,7 +203,7 @@ impl Vfs for OneSession {
         }
     }
 
-    fn fsync(&self, _: Ino, _: bool) -> Result<()> {
+    fn fsync(&self, _: Ino, _: u64, _: bool) -> Result<()> {
         self.session.fsync()
     }
 

@@ -1,7 +1,9 @@
 //! Which session has which high half of inode numbers in the mount of all sessions.
 //!
-//! Guarantees: a slot names one session for the life of the mount and is never used for another, so an inode number
-//! that the kernel still has can only mean what it meant; a session that was let go gets its old slot again.
+//! Guarantees: a slot names one session for the life of the mount and is never used for another, also not for a later one with the same
+//! id (a session is its id and when it was made), so an inode number that the kernel still has can only mean what it meant, or nothing
+//! any more; a session that was let go gets its old slot again. Who is watched by a slot is replaced only by the object that the engine
+//! has now, so no session that takes calls is ever without its watch while the kernel knows something of it.
 
 use super::one::OneSession;
 use afs_fuse::WatchGuard;
@@ -21,13 +23,21 @@ pub(super) struct Live {
     pub(super) _watch: WatchGuard,
 }
 
+/// One session among all that have had its id: when it was made, nanoseconds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Incarnation {
+    pub(super) id: SessionId,
+    pub(super) created_ns: i64,
+}
+
 #[derive(Default)]
 pub(super) struct Slots {
     state: RwLock<State>,
 }
 
 struct State {
-    ids: Vec<SessionId>,
+    all: Vec<Incarnation>,
+    /// The slot of the youngest session that had the id.
     by_id: HashMap<SessionId, u32>,
     live: HashMap<u32, Arc<Live>>,
     /// Let go of since they were live.
@@ -38,56 +48,89 @@ struct State {
 
 impl Default for State {
     fn default() -> Self {
-        let (ids, by_id, live, dropped) = Default::default();
-        Self { ids, by_id, live, dropped, absent: Some(HashSet::new()) }
+        let (all, by_id, live, dropped) = Default::default();
+        Self { all, by_id, live, dropped, absent: Some(HashSet::new()) }
+    }
+}
+
+impl State {
+    fn get(&self, slot: u32) -> Option<&Incarnation> {
+        self.all.get((slot as usize).checked_sub(1)?)
+    }
+
+    /// The slot of an id, and whose it is.
+    fn known(&self, id: &SessionId) -> Option<(u32, i64)> {
+        let slot = *self.by_id.get(id)?;
+        Some((slot, self.get(slot)?.created_ns))
     }
 }
 
 impl Slots {
-    /// The session's slot, given on first use.
-    pub(super) fn of(&self, id: &SessionId) -> Result<u32> {
-        if let Some(slot) = self.known(id) {
-            return Ok(slot);
+    /// The session's slot, given on first use. True: another session had the id before, and the kernel may still take its name for that one.
+    /// [`Reason::Stale`]: this session is gone, and another has its id.
+    pub(super) fn of(&self, id: &SessionId, created_ns: i64) -> Result<(u32, bool)> {
+        let known = |state: &State| match state.known(id) {
+            Some((slot, had)) if had == created_ns => Some(Ok((slot, false))),
+            Some((_, had)) if had > created_ns => Some(Err(Error::bare(Reason::Stale))),
+            _ => None,
+        };
+        if let Some(found) = known(&self.state.read()) {
+            return found;
         }
         let mut state = self.state.write();
-        if let Some(slot) = state.by_id.get(id) {
-            return Ok(*slot);
+        if let Some(found) = known(&state) {
+            return found;
         }
-        if state.ids.len() >= MAX_SLOTS {
+        if state.all.len() >= MAX_SLOTS {
             return Err(Error::new(Reason::QuotaExceeded, "this mount has shown too many sessions")
                 .next("unmount it and mount it again"));
         }
-        state.ids.push(id.clone());
-        let slot = state.ids.len() as u32;
-        state.by_id.insert(id.clone(), slot);
-        Ok(slot)
+        state.all.push(Incarnation { id: id.clone(), created_ns });
+        let slot = state.all.len() as u32;
+        let before = state.by_id.insert(id.clone(), slot);
+        Ok((slot, before.is_some()))
     }
 
-    /// The session of a slot.
-    pub(super) fn id(&self, slot: u32) -> Result<SessionId> {
-        let state = self.state.read();
-        let index = (slot as usize).checked_sub(1).ok_or(Reason::Stale)?;
-        state.ids.get(index).cloned().ok_or_else(|| Reason::Stale.into())
+    /// Whose slot it is.
+    pub(super) fn get(&self, slot: u32) -> Result<Incarnation> {
+        self.state.read().get(slot).cloned().ok_or_else(|| Reason::Stale.into())
     }
 
     pub(super) fn live(&self, slot: u32) -> Option<Arc<Live>> {
         self.state.read().live.get(&slot).cloned()
     }
 
-    /// Keeps a session; if somebody else did so first, theirs. True: it was let go before, and nobody watched it since.
-    pub(super) fn keep(&self, slot: u32, live: Live) -> (Arc<Live>, bool) {
+    /// Keeps a session; if somebody else did so first, theirs, unless that one is over. True: it was let go before, and nobody watched it
+    /// since.
+    pub(super) fn keep(&self, slot: u32, live: Live, is_over: impl Fn(&Live) -> bool) -> (Arc<Live>, bool) {
         let mut state = self.state.write();
-        let live = state.live.entry(slot).or_insert_with(|| Arc::new(live)).clone();
-        (live, state.dropped.remove(&slot))
+        let new = Arc::new(live);
+        let (kept, other) = match state.live.get(&slot) {
+            Some(theirs) if !is_over(theirs) => (theirs.clone(), Some(new)),
+            _ => {
+                let over = state.live.insert(slot, new.clone());
+                (new, over)
+            }
+        };
+        let was_dropped = state.dropped.remove(&slot);
+        drop(state);
+        drop(other); // its watch ends outside of the lock
+        (kept, was_dropped)
     }
 
-    /// Lets a session go. It comes back when the kernel asks for it again.
+    /// Lets a session go of which the kernel knows nothing any more. It comes back when the kernel asks for it again.
     pub(super) fn drop_live(&self, slot: u32) {
+        self.drop_if(slot, |_| true);
+    }
+
+    /// Lets a session go if it is over.
+    pub(super) fn drop_if(&self, slot: u32, is_over: impl Fn(&Live) -> bool) {
         let mut state = self.state.write();
-        let gone = state.live.remove(&slot);
-        if gone.is_some() {
-            state.dropped.insert(slot);
+        if !state.live.get(&slot).is_some_and(|there| is_over(there)) {
+            return;
         }
+        let gone = state.live.remove(&slot);
+        state.dropped.insert(slot);
         drop(state);
         drop(gone); // its watch ends outside of the lock
     }
@@ -108,9 +151,9 @@ impl Slots {
         self.state.write().absent.as_mut().is_none_or(|absent| absent.remove(id))
     }
 
-    /// The slot of a session that has one.
-    pub(super) fn known(&self, id: &SessionId) -> Option<u32> {
-        self.state.read().by_id.get(id).copied()
+    /// The slot of the youngest session that had the id, and when that one was made.
+    pub(super) fn known(&self, id: &SessionId) -> Option<(u32, i64)> {
+        self.state.read().known(id)
     }
 }
 
@@ -137,12 +180,28 @@ mod tests {
     fn slots_stay() {
         let (slots, a, b) =
             (Slots::default(), SessionId::parse("sess_a").unwrap(), SessionId::parse("sess_b").unwrap());
-        assert_eq!((slots.of(&a).unwrap(), slots.of(&b).unwrap(), slots.of(&a).unwrap()), (1, 2, 1));
-        assert_eq!(slots.id(2).unwrap(), b);
-        assert!(slots.id(0).is_err() && slots.id(3).is_err());
+        let of = |id, made| slots.of(id, made).unwrap();
+        assert_eq!((of(&a, 5), of(&b, 5), of(&a, 5)), ((1, false), (2, false), (1, false)));
+        assert_eq!(slots.get(2).unwrap(), Incarnation { id: b.clone(), created_ns: 5 });
+        assert!(slots.get(0).is_err() && slots.get(3).is_err());
         slots.note_absent(&a);
         assert!(slots.was_absent(&a) && !slots.was_absent(&a) && !slots.was_absent(&b));
         assert_eq!(split(join(7, 42)), (7, 42));
         assert_eq!(split(ROOT_INO), (0, 1));
+    }
+
+    #[test]
+    fn an_id_that_is_used_again_gets_another_slot_and_the_old_one_stays_what_it_was() {
+        let (slots, a) = (Slots::default(), SessionId::parse("sess_a").unwrap());
+        assert_eq!(slots.of(&a, 5).unwrap(), (1, false));
+        assert_eq!(slots.of(&a, 6).unwrap(), (2, true), "another one had the name");
+        assert_eq!(slots.of(&a, 6).unwrap(), (2, false), "that is news once");
+        assert_eq!((slots.get(1).unwrap().created_ns, slots.known(&a)), (5, Some((2, 6))));
+        assert_eq!(
+            slots.of(&a, 5).unwrap_err().reason,
+            Reason::Stale,
+            "whoever comes late does not bring it back"
+        );
+        assert_eq!(slots.known(&a), Some((2, 6)));
     }
 }

@@ -1,19 +1,19 @@
 //! Changed paths with line counts and patches in git's form, so that `git apply` takes them.
 //!
 //! Guarantees: work and memory per path are bounded; what is not text, or too large, is told as binary, and so is a patch beyond
-//! [`limits::MAX_DIFF_BYTES`]: nothing is cut.
+//! [`limits::MAX_DIFF_BYTES`]: nothing is cut. As with git, another type (a link where a file was) is a deletion and a creation, and a move is
+//! told as one only from a path that is gone to a path that was free; otherwise each of the two paths is told by what it was and is.
+//! Deliberately absent: the files of a directory that moved, which is one change without a patch.
 
 use afs_proto::v1::{self, ChangeKind as Wire};
-use afs_session::paths::View;
-use afs_session::{Attr, ChangeKind, PathChange};
+use afs_session::paths::{View, differing_lines, patch_name, write_hunks};
+use afs_session::{ChangeKind, PathChange};
 use afs_types::{Result, SessionPath, limits};
-use similar::TextDiff;
 use std::fmt::Write as _;
+use std::time::Duration;
 
-/// Largest file whose lines are compared.
-pub(crate) const MAX_TEXT_BYTES: u64 = 4 << 20;
-/// Most lines around a change.
-pub(crate) const MAX_CONTEXT: u32 = 10_000;
+/// A comparison that takes longer is told with larger hunks.
+const MAX_TIME: Duration = Duration::from_secs(2);
 
 /// How changes are told.
 #[derive(Clone, Copy)]
@@ -44,37 +44,66 @@ pub(crate) fn change(old: &View, new: &View, change: &PathChange, style: Style) 
     if style.name_only {
         return Ok(told);
     }
-    let before = side(old, old_path, change.old.as_ref())?;
-    let after = side(new, &change.path, change.new.as_ref())?;
-    told.old_etag = before.as_ref().map(|s| s.etag.clone()).unwrap_or_default();
-    told.new_etag = after.as_ref().map(|s| s.etag.clone()).unwrap_or_default();
-    let is_dir = |attr: &Option<Attr>| attr.as_ref().is_some_and(|a| a.is_dir());
-    if !is_dir(&change.old) && !is_dir(&change.new) {
-        patch(&mut told, old_path, &change.path, before.as_ref(), after.as_ref(), style.context);
+    let etag = |view: &View, path, is_there: bool| -> Result<String> {
+        if is_there { Ok(view.stat(path)?.etag) } else { Ok(String::new()) }
+    };
+    told.old_etag = etag(old, old_path, change.old.is_some())?;
+    told.new_etag = etag(new, &change.path, change.new.is_some())?;
+    let sides = |path: &SessionPath| -> Result<_> { Ok((side(old, path)?, side(new, path)?)) };
+    let (before, after) = sides(&change.path)?;
+    let mut out = Patch { told: &mut told, context: style.context };
+    if kind == Wire::Renamed {
+        let (from, still) = sides(old_path)?;
+        match (&before, &still, &after) {
+            (None, None, Some(_)) => {
+                out.section((old_path, from.as_ref()), (&change.path, after.as_ref()));
+                return Ok(told);
+            }
+            (_, None, _) => out.path(old_path, from.as_ref(), None),
+            // What is at the old path now is a change of its own.
+            (_, Some(_), _) => {}
+        }
     }
+    out.path(&change.path, before.as_ref(), after.as_ref());
     Ok(told)
 }
 
-/// One side of a change.
+/// One side of a change: a file or link.
 struct Side {
     /// As git writes it.
     mode: u32,
+    /// Equal when the content is.
     etag: String,
     /// None: not text, or too large.
     text: Option<String>,
 }
 
-fn side(view: &View, path: &SessionPath, attr: Option<&Attr>) -> Result<Option<Side>> {
-    let Some(attr) = attr else { return Ok(None) };
+impl Side {
+    fn is_symlink(&self) -> bool {
+        self.mode == SYMLINK
+    }
+}
+
+const SYMLINK: u32 = 0o120_000;
+
+/// What a patch tells of a path; nothing of directories.
+fn side(view: &View, path: &SessionPath) -> Result<Option<Side>> {
+    if !view.is_there(path) {
+        return Ok(None);
+    }
     let entry = view.stat(path)?;
+    let attr = &entry.attr;
+    if attr.is_dir() {
+        return Ok(None);
+    }
     let mode = match () {
-        () if attr.is_symlink() => 0o120_000,
+        () if attr.is_symlink() => SYMLINK,
         () if attr.mode & 0o100 != 0 => 0o100_755,
         () => 0o100_644,
     };
     let text = match () {
-        () if attr.is_symlink() => entry.target.clone().and_then(|t| String::from_utf8(t).ok()),
-        () if attr.is_file() && attr.size <= MAX_TEXT_BYTES => whole(view, path)?,
+        () if attr.is_symlink() => entry.target.and_then(|t| String::from_utf8(t).ok()),
+        () if attr.is_file() && attr.size <= limits::MAX_DIFF_FILE_BYTES => whole(view, path)?,
         () => None,
     };
     Ok(Some(Side { mode, etag: entry.etag, text }))
@@ -94,109 +123,89 @@ fn whole(view: &View, path: &SessionPath) -> Result<Option<String>> {
     Ok(String::from_utf8(bytes).ok().filter(|text| !text.contains('\0')))
 }
 
-fn patch(
-    told: &mut v1::FileChange,
-    old_path: &SessionPath,
-    new_path: &SessionPath,
-    before: Option<&Side>,
-    after: Option<&Side>,
+/// A change's patch while it grows.
+struct Patch<'a> {
+    told: &'a mut v1::FileChange,
     context: usize,
-) {
-    let (a, b) = (name("a", old_path), name("b", new_path));
-    let mut out = format!("diff --git {a} {b}\n");
-    // Writing to a String cannot fail.
-    let _ = match (before, after) {
-        (None, Some(new)) => writeln!(out, "new file mode {:o}", new.mode),
-        (Some(old), None) => writeln!(out, "deleted file mode {:o}", old.mode),
-        (Some(old), Some(new)) if old.mode != new.mode => {
-            writeln!(out, "old mode {:o}\nnew mode {:o}", old.mode, new.mode)
+}
+
+impl Patch<'_> {
+    /// What one path was and is.
+    fn path(&mut self, path: &SessionPath, before: Option<&Side>, after: Option<&Side>) {
+        match (before, after) {
+            (None, None) => {}
+            (Some(old), Some(new)) if old.is_symlink() != new.is_symlink() => {
+                self.section((path, before), (path, None));
+                self.section((path, None), (path, after));
+            }
+            _ => self.section((path, before), (path, after)),
         }
-        _ => Ok(()),
-    };
-    if old_path != new_path {
-        let bare = |path: &SessionPath| quoted(path.to_text().trim_start_matches('/'));
-        let _ = writeln!(out, "rename from {}\nrename to {}", bare(old_path), bare(new_path));
     }
-    let head = out.len();
-    let text = |side: Option<&Side>| side.map_or(Some(String::new()), |s| s.text.clone());
-    match (text(before), text(after)) {
-        (Some(old), Some(new)) if old != new => {
-            let from = if before.is_some() { a } else { "/dev/null".into() };
-            let to = if after.is_some() { b } else { "/dev/null".into() };
-            hunks(told, &mut out, (&old, &new), (&from, &to), context);
+
+    /// One file of the patch: the two paths differ when it is a move.
+    fn section(&mut self, (old_path, before): At<'_>, (new_path, after): At<'_>) {
+        let (a, b) = (patch_name("a", old_path), patch_name("b", new_path));
+        let mut out = format!("diff --git {a} {b}\n");
+        // Writing to a String cannot fail.
+        let _ = match (before, after) {
+            (None, Some(new)) => writeln!(out, "new file mode {:o}", new.mode),
+            (Some(old), None) => writeln!(out, "deleted file mode {:o}", old.mode),
+            (Some(old), Some(new)) if old.mode != new.mode => {
+                writeln!(out, "old mode {:o}\nnew mode {:o}", old.mode, new.mode)
+            }
+            _ => Ok(()),
+        };
+        if old_path != new_path {
+            let (from, to) = (patch_name("", old_path), patch_name("", new_path));
+            let _ = writeln!(out, "rename from {from}\nrename to {to}");
         }
-        (Some(_), Some(_)) => {}
-        _ => {
-            told.binary = true;
+        let head = out.len();
+        let is_same = matches!((before, after), (Some(old), Some(new)) if old.etag == new.etag);
+        let mut binary = false;
+        let text = |side: Option<&Side>| side.map_or(Some(String::new()), |s| s.text.clone());
+        if let (Some(old), Some(new)) = (text(before), text(after))
+            && differing_lines((&old, &new)) <= limits::MAX_DIFF_LINES
+        {
+            let from = if before.is_some() { &a } else { "/dev/null" };
+            let to = if after.is_some() { &b } else { "/dev/null" };
+            let counts = write_hunks(&mut out, (&old, &new), (from, to), self.context, Some(MAX_TIME));
+            self.told.lines_added += counts.added;
+            self.told.lines_removed += counts.removed;
+        } else {
+            // What is no text and was only moved, or got other permissions, needs no bytes.
+            binary = !is_same;
+        }
+        if binary || self.told.patch.len() + out.len() > limits::MAX_DIFF_BYTES {
+            self.told.binary = true;
+            out.truncate(head);
             let _ = writeln!(out, "Binary files {a} and {b} differ");
         }
-    }
-    if out.len() > limits::MAX_DIFF_BYTES {
-        told.binary = true;
-        out.truncate(head);
-        let _ = writeln!(out, "Binary files {} and {} differ", name("a", old_path), name("b", new_path));
-    }
-    told.patch = out;
-}
-
-fn hunks(
-    told: &mut v1::FileChange,
-    out: &mut String,
-    texts: (&str, &str),
-    names: (&str, &str),
-    context: usize,
-) {
-    let diff = TextDiff::configure().timeout(std::time::Duration::from_secs(2)).diff_lines(texts.0, texts.1);
-    for change in diff.iter_all_changes() {
-        match change.tag() {
-            similar::ChangeTag::Insert => told.lines_added += 1,
-            similar::ChangeTag::Delete => told.lines_removed += 1,
-            similar::ChangeTag::Equal => {}
+        // A header without anything below it is no patch to git: an owner, or permissions that git does not keep.
+        if out.lines().nth(1).is_some() {
+            self.told.patch += &out;
         }
     }
-    let _ = write!(out, "{}", diff.unified_diff().context_radius(context).header(names.0, names.1));
 }
 
-fn name(side: &str, path: &SessionPath) -> String {
-    quoted(&format!("{side}{}", path.to_text()))
-}
-
-/// As git writes names that hold control characters, quotes or backslashes.
-fn quoted(name: &str) -> String {
-    if !name.chars().any(|c| c.is_control() || matches!(c, '"' | '\\')) {
-        return name.to_owned();
-    }
-    let mut out = String::from("\"");
-    for c in name.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            '\n' => out.push_str("\\n"),
-            '\t' => out.push_str("\\t"),
-            c if c.is_control() => {
-                let mut bytes = [0; 4];
-                for b in c.encode_utf8(&mut bytes).bytes() {
-                    let _ = write!(out, "\\{b:03o}");
-                }
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
-}
+/// A path, and what is there.
+type At<'a> = (&'a SessionPath, Option<&'a Side>);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn side(mode: u32, text: Option<&str>) -> Option<Side> {
-        Some(Side { mode, etag: String::new(), text: text.map(Into::into) })
+        Some(Side { mode, etag: format!("{text:?}"), text: text.map(Into::into) })
     }
 
     fn told(old: (&str, Option<Side>), new: (&str, Option<Side>)) -> v1::FileChange {
         let path = |p: &str| SessionPath::parse_text(p).unwrap();
         let mut told = v1::FileChange::default();
-        patch(&mut told, &path(old.0), &path(new.0), old.1.as_ref(), new.1.as_ref(), 3);
+        let mut out = Patch { told: &mut told, context: 3 };
+        match old.0 == new.0 {
+            true => out.path(&path(old.0), old.1.as_ref(), new.1.as_ref()),
+            false => out.section((&path(old.0), old.1.as_ref()), (&path(new.0), new.1.as_ref())),
+        }
         told
     }
 
@@ -218,5 +227,34 @@ mod tests {
         assert!(large.binary && large.patch.ends_with("100644\nBinary files a/x and b/x differ\n"));
         let binary = told(("/x", side(0o100_644, None)), ("/x", side(0o100_644, Some(""))));
         assert!(binary.binary && binary.patch.contains("Binary files"));
+        // What is no text can be moved and made executable: git needs no bytes for that.
+        let moved = told(("/x", side(0o100_644, None)), ("/y", side(0o100_755, None)));
+        assert!(!moved.binary, "{}", moved.patch);
+        assert!(
+            moved.patch.ends_with("old mode 100644\nnew mode 100755\nrename from x\nrename to y\n"),
+            "{}",
+            moved.patch
+        );
+        let owner = told(("/x", side(0o100_644, None)), ("/x", side(0o100_644, None)));
+        assert_eq!((owner.patch.as_str(), owner.binary), ("", false));
+    }
+
+    #[test]
+    fn names_are_git_s_and_types_change_as_git_tells_it() {
+        let odd = told(("/100%25 %E4", None), ("/100%25 %E4", side(0o100_644, Some("n\n"))));
+        let name = "\"b/100% \\344\"";
+        assert!(
+            odd.patch.starts_with(&format!("diff --git \"a/100% \\344\" {name}\nnew file")),
+            "{}",
+            odd.patch
+        );
+        assert!(odd.patch.contains(&format!("+++ {name}\t\n")), "{}", odd.patch);
+        let link = told(("/x", side(SYMLINK, Some("to"))), ("/x", side(0o100_755, Some("text\n"))));
+        assert_eq!(
+            link.patch,
+            "diff --git a/x b/x\ndeleted file mode 120000\n--- a/x\n+++ /dev/null\n@@ -1 +0,0 @@\n-to\n\\ No newline at end of file\n\
+             diff --git a/x b/x\nnew file mode 100755\n--- /dev/null\n+++ b/x\n@@ -0,0 +1 @@\n+text\n"
+        );
+        assert_eq!((link.lines_added, link.lines_removed, link.binary), (1, 1, false));
     }
 }

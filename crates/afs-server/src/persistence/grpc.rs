@@ -1,16 +1,16 @@
 //! PersistenceService.
 
-use super::diff::{self, MAX_CONTEXT, Style};
+use super::diff::{self, Style};
 use super::wire;
 use crate::app::App;
 use crate::page;
 use crate::pool::Weigh;
+use crate::queues;
 use crate::reply::{Reply, fail, field, optional, page_size, path, reply, request_id, revision};
-use crate::source::without_password;
 use afs_proto::v1;
 use afs_proto::v1::persistence_service_server::PersistenceService;
-use afs_session::{ChangeKind, CommitRequest, Engine, PathChange, PromoteRequest};
-use afs_types::{CheckpointId, CommitId, Error, Result, SessionId, SessionPath};
+use afs_session::{ChangeKind, CommitRequest, Engine, PathChange, PromoteRequest, without_password};
+use afs_types::{CheckpointId, CommitId, Error, Result, SessionId, SessionPath, limits};
 use futures::{Stream, StreamExt as _};
 use pbjson_types::Empty;
 use std::pin::Pin;
@@ -77,8 +77,8 @@ struct Diff {
 
 impl Diff {
     fn of(r: &v1::DiffRequest) -> Result<Self> {
-        if r.context_lines > MAX_CONTEXT {
-            return Err(Error::above("context_lines", MAX_CONTEXT, "lines"));
+        if r.context_lines > limits::MAX_DIFF_CONTEXT {
+            return Err(Error::above("context_lines", limits::MAX_DIFF_CONTEXT, "lines"));
         }
         let paths = r.paths.iter().enumerate().map(|(i, text)| path(&format!("paths[{i}]"), text));
         let context = if r.context_lines == 0 { 3 } else { r.context_lines as usize };
@@ -172,26 +172,32 @@ impl PersistenceService for Persistence {
         let key = request_id(&r.request_id).map_err(fail)?;
         let engine = self.0.engine.clone();
         let at = revision(r.if_revision);
+        let queues = queues::of_restore(&engine, key.as_ref(), &session);
         let restore = move || engine.restore(&session, &id, at, key.as_ref());
-        reply(self.0.pool.run_comparison(restore).await, |restored| v1::RestoreCheckpointResponse {
-            revision: restored.revision,
-            safety_checkpoint_id: restored.safety_checkpoint.to_string(),
-            files_changed: restored.files_changed,
+        reply(self.0.pool.run_comparison_of(queues, restore).await, |restored| {
+            v1::RestoreCheckpointResponse {
+                revision: restored.revision,
+                safety_checkpoint_id: restored.safety_checkpoint.to_string(),
+                files_changed: restored.files_changed,
+            }
         })
     }
 
     async fn diff(&self, r: Request<v1::DiffRequest>) -> Reply<Self::DiffStream> {
         let diff = Diff::of(&r.into_inner()).map_err(fail)?;
         let engine = self.0.engine.clone();
-        let changes =
-            self.0.pool.stream_comparison(move |sink| diff.run(&engine, sink)).await.map_err(fail)?;
+        let queue = queues::of_told(&diff.session);
+        let changes = self.0.pool.stream_comparison(queue, move |sink| diff.run(&engine, sink)).await;
+        let changes = changes.map_err(fail)?;
         Ok(Response::new(Box::pin(changes.map(|change| change.map_err(fail)))))
     }
 
     async fn create_commit(&self, r: Request<v1::CreateCommitRequest>) -> Reply<v1::Commit> {
         let want = commit_request(r.into_inner()).map_err(fail)?;
         let engine = self.0.engine.clone();
-        reply(self.0.pool.run_comparison(move || engine.commit(&want)).await, wire::commit)
+        let queues = queues::of_commit(&engine, want.request_id.as_ref(), &want.session);
+        let made = self.0.pool.run_comparison_of(queues, move || engine.commit(&want)).await;
+        reply(made, wire::commit)
     }
 
     async fn get_commit(&self, r: Request<v1::GetCommitRequest>) -> Reply<v1::Commit> {
@@ -218,8 +224,16 @@ impl PersistenceService for Persistence {
     async fn promote(&self, r: Request<v1::PromoteRequest>) -> Reply<v1::PromoteResponse> {
         let r = r.into_inner();
         let engine = self.0.engine.clone();
-        let promoted = self.0.pool.run_slow(move || {
-            let done = engine.promote(&promote_request(r, &engine)?)?;
+        let looked = self.0.pool.run(move || {
+            let want = promote_request(r, &engine)?;
+            let source = engine.get_commit(&want.commit)?.record.source;
+            let queue = queues::of_push(&engine.get_source(&source)?.record.location);
+            Ok((want, queue))
+        });
+        let (want, queue) = looked.await.map_err(fail)?;
+        let engine = self.0.engine.clone();
+        let promoted = self.0.pool.run_push(queue, move || {
+            let done = engine.promote(&want)?;
             let remote = engine.get_source(&done.commit.record.source)?.record.location;
             Ok(v1::PromoteResponse {
                 remote_url: without_password(&remote),

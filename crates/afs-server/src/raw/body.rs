@@ -1,21 +1,23 @@
 //! A request body, or any async stream of bytes, as a blocking reader.
 //!
-//! Guarantees: at most a few pieces wait; a stream that breaks off or pauses for [`PATIENCE`] is a read error, never an
-//! early end; a reader that stops early ends the feeding at once.
+//! Guarantees: at most a few pieces wait; a stream that breaks off, pauses for [`limits::MAX_SENDER_PAUSE_MS`] or lags that much behind
+//! the least rate (`pace`) is a read error, never an early end; a reader that stops early ends the feeding at once. Time in which the
+//! bytes wait for us, as an upload without a turn does, counts for nobody. Of a piece that comes slowly its bytes count as they come,
+//! not when it is whole: pieces of gRPC may take longer than any pause.
 
-use afs_types::{Error, Reason};
+use crate::intake::Arrived;
+use crate::pace::Pace;
+use afs_types::{Error, Reason, limits};
 use axum::body::Body;
 use bytes::{Buf as _, Bytes};
 use futures::{Stream, StreamExt as _};
 use std::future::Future;
 use std::io::{self, Read};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Each is at most a frame of HTTP, or `MAX_WRITE_PIECE_BYTES` of gRPC.
 const PIECES: usize = 1;
-/// How long a sender may pause.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The blocking end.
 pub(crate) struct BodyReader {
@@ -30,18 +32,48 @@ pub(crate) fn channel(body: Body) -> (BodyReader, impl Future<Output = ()> + Sen
             Error::new(Reason::InvalidArgument, format!("body: it broke off: {e}")).with("field", "body")
         })
     });
-    reader(pieces)
+    // Frames come as they are, so none has to be waited for.
+    reader(pieces, None)
 }
 
-/// A reader of a stream, and the future that feeds it.
+/// A reader of a stream, and the future that feeds it. `arrived` counts the bytes that the pieces are made of.
 pub(crate) fn reader(
     stream: impl Stream<Item = Result<Bytes, Error>> + Send,
+    arrived: Option<Arrived>,
+) -> (BodyReader, impl Future<Output = ()> + Send) {
+    paced(stream, Pace::new(Duration::from_millis(limits::MAX_SENDER_PAUSE_MS)), arrived)
+}
+
+fn paced(
+    stream: impl Stream<Item = Result<Bytes, Error>> + Send,
+    mut pace: Pace,
+    arrived: Option<Arrived>,
 ) -> (BodyReader, impl Future<Output = ()> + Send) {
     let (sender, pieces) = mpsc::channel(PIECES);
     let feed = async move {
         let mut stream = std::pin::pin!(stream);
-        let paused = |_| Some(Err(Error::new(Reason::TimedOut, format!("nothing came for {PATIENCE:?}"))));
-        while let Some(piece) = tokio::time::timeout(PATIENCE, stream.next()).await.unwrap_or_else(paused) {
+        let mut seen = arrived.as_ref().map_or(0, Arrived::total);
+        // Bytes since they were last asked for, if they are counted.
+        let mut more = || {
+            let before = std::mem::replace(&mut seen, arrived.as_ref()?.total());
+            usize::try_from(seen - before).ok()
+        };
+        loop {
+            let began = Instant::now();
+            let next = tokio::time::timeout(pace.patience(), stream.next()).await;
+            pace.waited(began.elapsed());
+            let piece = match (next, more()) {
+                (Ok(None), _) => return,
+                (Ok(Some(piece)), came) => {
+                    pace.moved(came.unwrap_or_else(|| piece.as_ref().map_or(0, Bytes::len)));
+                    piece
+                }
+                (Err(_), Some(came @ 1..)) => {
+                    pace.moved(came);
+                    continue;
+                }
+                (Err(_), _) => Err(slow_sender(pace.grace())),
+            };
             let last = piece.is_err();
             if sender.send(piece).await.is_err() || last {
                 return;
@@ -49,6 +81,16 @@ pub(crate) fn reader(
         }
     };
     (BodyReader { pieces, current: Bytes::new() }, feed)
+}
+
+fn slow_sender(grace: Duration) -> Error {
+    let (limit, rate) = (grace.as_millis(), limits::MIN_TRANSFER_BYTES_PER_S);
+    let message = format!("body: nothing came for {limit} ms, or not {rate} bytes a second");
+    Error::new(Reason::TimedOut, message)
+        .with("field", "body")
+        .with("limit", limit.to_string())
+        .with("rate", rate.to_string())
+        .next("send it faster; nothing was changed")
 }
 
 impl Read for BodyReader {
@@ -74,7 +116,7 @@ mod tests {
     #[tokio::test]
     async fn a_stream_becomes_a_reader() {
         let pieces = (0..100u8).map(|n| Ok(Bytes::from(vec![n; n.into()])));
-        let (mut body, feed) = reader(stream::iter(pieces));
+        let (mut body, feed) = reader(stream::iter(pieces), None);
         let read = tokio::task::spawn_blocking(move || {
             let mut all = Vec::new();
             body.read_to_end(&mut all).map(|_| all)
@@ -84,9 +126,78 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_byte_before_the_end_of_every_pause_is_too_slow() {
+        let trickle = stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            Some((Ok(Bytes::from_static(b"x")), ()))
+        });
+        let (mut body, feed) = paced(trickle, Pace::new(Duration::from_millis(100)), None);
+        let taken = async {
+            let mut came = 0;
+            // A trickle that is let go on is seen after a while, too.
+            while let Some(Ok(_)) = body.pieces.recv().await {
+                came += 1;
+                assert!(came < 20, "it keeps its turn for ever");
+            }
+            came
+        };
+        let cut = async {
+            feed.await;
+            true
+        };
+        let (came, is_cut) = tokio::join!(taken, cut);
+        assert!(is_cut && came <= 1, "{came}");
+        assert_eq!(slow_sender(Duration::from_secs(1)).reason, Reason::TimedOut);
+    }
+
+    /// How many pieces come of one that takes four times the grace, with so many bytes of it every few milliseconds.
+    async fn whole_pieces(bytes: usize) -> usize {
+        let arrived = Arrived::default();
+        let counted = arrived.clone();
+        let slow = stream::once(async move {
+            for _ in 0..40 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                counted.add(bytes);
+            }
+            Ok(Bytes::from(vec![7; 40 * bytes]))
+        });
+        let (mut body, feed) = paced(slow, Pace::new(Duration::from_millis(100)), Some(arrived));
+        let taken = async {
+            let mut came = 0;
+            while let Some(piece) = body.pieces.recv().await {
+                came += usize::from(piece.is_ok());
+            }
+            came
+        };
+        tokio::join!(taken, feed).0
+    }
+
+    #[tokio::test]
+    async fn a_large_piece_counts_as_it_comes() {
+        assert_eq!(whole_pieces(4096).await, 1, "fifty times the least rate");
+        assert_eq!(whole_pieces(1).await, 0, "an eightieth of it");
+        assert_eq!(whole_pieces(0).await, 0, "nothing at all");
+    }
+
+    #[tokio::test]
+    async fn a_sender_that_waits_for_us_is_not_slow() {
+        let pieces = (0..4u8).map(|n| Ok(Bytes::from(vec![n])));
+        let (mut body, feed) = paced(stream::iter(pieces), Pace::new(Duration::from_millis(50)), None);
+        let taken = async {
+            let mut came = 0;
+            while let Some(piece) = body.pieces.recv().await {
+                came += usize::from(piece.is_ok());
+                tokio::time::sleep(Duration::from_millis(40)).await;
+            }
+            came
+        };
+        assert_eq!(tokio::join!(taken, feed).0, 4);
+    }
+
+    #[tokio::test]
     async fn a_break_is_an_error() {
         let pieces = [Ok(Bytes::from_static(b"ab")), Err(Error::bare(Reason::TimedOut))];
-        let (mut body, feed) = reader(stream::iter(pieces));
+        let (mut body, feed) = reader(stream::iter(pieces), None);
         let read = tokio::task::spawn_blocking(move || {
             let mut all = Vec::new();
             body.read_to_end(&mut all)

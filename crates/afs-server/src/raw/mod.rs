@@ -213,7 +213,7 @@ async fn try_write(app: &Arc<App>, request: Request) -> Result<Response> {
     let by = By { who: 0, request_id: optional("idempotency-key", &key, RequestId::parse)?.flatten() };
     let (mut bytes, feed) = body::channel(request.into_body());
     let engine = app.engine.clone();
-    let write = app.pool.run_slow(move || engine.files(&id)?.write_file(&path, &options, &by, &mut bytes));
+    let write = app.pool.run_upload(move || engine.files(&id)?.write_file(&path, &options, &by, &mut bytes));
     let (written, ()) = tokio::join!(write, feed);
     let written = written?;
     if wait {

@@ -6,4 +6,3 @@ mod grpc;
 mod wire;
 
 pub(crate) use grpc::Sources;
-pub(crate) use wire::without_password;

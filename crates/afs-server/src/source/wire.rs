@@ -2,7 +2,7 @@
 
 use afs_proto::{timestamp, v1};
 use afs_session::records::VersionRec;
-use afs_session::{ImportSpec, SourceInfo, SourceState};
+use afs_session::{ImportSpec, SourceInfo, SourceState, without_password};
 use afs_types::{Error, Reason, Result, VersionId, limits};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -41,6 +41,7 @@ fn text(field: &'static str, text: &str) -> Result<()> {
 
 /// A source as callers see it.
 pub(crate) fn source(info: SourceInfo) -> v1::Source {
+    let import_number = info.run.map_or(0, |run| run.last);
     let record = info.record;
     let spec = match record.kind.as_str() {
         "git" => Spec::Git(v1::GitSpec {
@@ -73,23 +74,8 @@ pub(crate) fn source(info: SourceInfo) -> v1::Source {
         labels: record.labels,
         create_time: Some(timestamp(record.created_ns)),
         update_time: Some(timestamp(record.updated_ns)),
+        import_number,
     }
-}
-
-/// An address as it may be shown: without the secret that a URL can hold.
-pub(crate) fn without_password(url: &str) -> String {
-    let parts = url.split_once("://").and_then(|(scheme, rest)| {
-        let authority = rest.split('/').next().unwrap_or("");
-        let (user, host) = authority.rsplit_once('@')?;
-        let name = user.split_once(':').map(|(name, _)| format!("{name}:***"));
-        // A name without a password can be a token.
-        Some(format!(
-            "{scheme}://{}@{host}{}",
-            name.unwrap_or_else(|| "***".into()),
-            &rest[authority.len()..]
-        ))
-    });
-    parts.filter(|_| url.starts_with("http")).unwrap_or_else(|| url.to_owned())
 }
 
 fn failure(message: String) -> v1::Failure {
@@ -125,9 +111,28 @@ mod tests {
             ("https://token@host/x@y", "https://***@host/x@y"),
             ("https://a:b@c:d@host", "https://a:***@host"),
             ("https://host/a@b", "https://host/a@b"),
+            ("HTTPS://me:secret@host/x", "HTTPS://me:***@host/x"),
+            ("Http://token@host:80/x", "Http://***@host:80/x"),
+            ("https://me%3Asecret@host/x", "https://me:***@host/x"),
+            ("https://me:se/cret@host/x", "https://me:***@host/x"),
+            ("https://me:it's secret@host/x", "https://me:***@host/x"),
+            ("ssh://me:secret@host/x", "ssh://me:***@host/x"),
+            ("SSH://me:secret@host/x", "SSH://me:***@host/x"),
+            ("git+ssh://me:secret@host/x", "git+ssh://me:***@host/x"),
+            ("ssh+git://git@host/x", "ssh+git://git@host/x"),
+            ("git://me:secret@host/x", "git://me:***@host/x"),
+            ("git://secret@host/x", "git://***@host/x"),
+            ("file://me:secret@host/x", "file://me:***@host/x"),
+            ("me:secret@host:x", "me:***@host:x"),
+            ("https://[::1]:8443/a@b", "https://[::1]:8443/a@b"),
+            ("file:///srv/a:b@c", "file:///srv/a:b@c"),
+            ("/srv/a:b@c", "/srv/a:b@c"),
             ("ssh://git@host/x", "ssh://git@host/x"),
             ("/srv/x", "/srv/x"),
             ("git@host:x", "git@host:x"),
+            ("git@host:team@corp/repo.git", "git@host:team@corp/repo.git"),
+            ("host:repo@v1", "host:repo@v1"),
+            ("me:se@cret@host:x", "me:***@host:x"),
         ] {
             assert_eq!(without_password(url), shown);
         }

@@ -225,6 +225,24 @@ async fn an_open_file_lives_without_a_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_create_that_fails_after_it_opened_holds_nothing() {
+    let (_server, client, id) = setup().await;
+    let mut m = Mount::attach(&client, &id, false).await;
+    let name = bytes::Bytes::from("p");
+    // A fifo can be opened and not truncated: here it stands for a file on a full disk.
+    let fifo = v1::MakeNodeOp { parent: 1, name: name.clone(), mode: 0o010_644, uid: 0, gid: 0, rdev: 0 };
+    let inode = m.one(Kind::Mknod(fifo)).await.attributes.unwrap().inode;
+    let again = v1::CreateOp { open: true, truncate: true, exclusive: false, ..create("p") };
+    let failed = m.one(Kind::Create(again)).await;
+    assert_eq!(failed.reason, "WRONG_TYPE", "{failed:?}");
+    let unlinked = m.one(Kind::Unlink(v1::UnlinkOp { parent: 1, name, directory: false })).await;
+    assert_eq!(unlinked.errno, 0, "{unlinked:?}");
+    let request = v1::GetAttributesRequest { mount_id: m.id.clone(), inode };
+    let gone = m.bridge.get_attributes(request).await.unwrap_err();
+    assert_eq!(from_status(&gone).reason, Reason::Stale, "nobody has it open");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_mount_changes_nothing() {
     let (_server, client, id) = setup().await;
     client.write(&id, "/f", b"1").await.unwrap();
@@ -318,4 +336,57 @@ async fn a_session_that_is_mounted_is_in_use() {
     assert!(farewell.notice.contains("shuts down"), "{farewell:?}");
     stopped.await.unwrap();
     assert_eq!(client.surface, Surface::Grpc);
+}
+
+/// A client that attaches again names the session that it had.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attachment_is_renewed_with_the_same_session_only() {
+    let server = Server::start().await;
+    let [client, _] = server.both().await;
+    let make = serde_json::json!({"session_id": "sess_attached"});
+    client.ok("Session.CreateSession", make.clone()).await;
+    let mut bridge = BridgeServiceClient::new(client.channel.clone());
+    let mut attach = async |session_created_ns| {
+        let session_id = "sess_attached".into();
+        let request = v1::AttachRequest { session_id, session_created_ns, ..Default::default() };
+        bridge.attach(request).await.map(tonic::Response::into_inner).map_err(|s| from_status(&s))
+    };
+    let first = attach(0).await.unwrap();
+    assert_ne!(first.session_created_ns, 0);
+    assert_eq!(attach(first.session_created_ns).await.unwrap().session_created_ns, first.session_created_ns);
+    let delete = serde_json::json!({"session_id": "sess_attached", "force": true});
+    client.ok("Session.DeleteSession", delete).await;
+    assert_eq!(attach(first.session_created_ns).await.unwrap_err().reason, Reason::SessionNotFound);
+    client.ok("Session.CreateSession", make).await;
+    let error = attach(first.session_created_ns).await.unwrap_err();
+    assert_eq!(error.reason, Reason::SessionNotFound, "its id is used again");
+    assert!(error.message().contains("another session"), "{error:?}");
+    assert!(attach(0).await.unwrap().session_created_ns > first.session_created_ns);
+}
+
+/// The journal has what was written into a deleted session, and behind it the deletion.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_deleted_session_is_durable() {
+    let (_server, client, id) = setup().await;
+    let mut m = Mount::attach(&client, &id, false).await;
+    let file = m.create("f").await.inode;
+    let durable = |id: &str, op: Option<Op>| v1::ApplyOpsRequest {
+        mount_id: id.into(),
+        ops: op.into_iter().collect(),
+        durable: true,
+        answered_below: 0,
+    };
+    assert!(m.bridge.apply_ops(durable(&m.id, None)).await.unwrap().into_inner().durable);
+    client.ok("Session.DeleteSession", serde_json::json!({"session_id": id, "force": true})).await;
+    let op = Op { op_id: 90, op: Some(write(file, 0, "x")) };
+    for op in [None, Some(op)] {
+        let refused = m.bridge.apply_ops(durable(&m.id, op)).await.unwrap_err();
+        assert_eq!(from_status(&refused).reason, Reason::SessionNotFound);
+    }
+    assert_eq!(m.one(write(file, 0, "x")).await.reason, "SESSION_NOT_FOUND");
+    let detach = v1::DetachRequest { mount_id: m.id.clone() };
+    let refused = m.bridge.detach(detach.clone()).await.unwrap_err();
+    assert_eq!(from_status(&refused).reason, Reason::SessionNotFound);
+    let again = m.bridge.detach(detach).await.unwrap_err();
+    assert_eq!(from_status(&again).reason, Reason::MountNotFound, "it has ended all the same");
 }

@@ -3,6 +3,7 @@
 
 use crate::client::Client;
 use crate::harness::{Server, git, git_session};
+use afs_types::limits;
 use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::fs;
@@ -209,6 +210,122 @@ async fn what_is_tracked_stays_tracked_and_what_is_git_s_own_never_is() {
             client.refused("Persistence.CreateCommit", json!({"session_id": id, "message": "m"})).await;
         assert_eq!(problem.reason, "INVALID_NAME");
         assert!(problem.metadata["path"].contains(".GIT"), "{problem:?}");
+    }
+}
+
+/// A rule that cannot be read as a whole is no rule for a part: `.env` must not get into a commit because of what stands around it.
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_ignore_files_switch_no_rule_off() {
+    let server = Server::start().await;
+    let repo = odd_repository(&server);
+    for client in server.both().await {
+        let session = git_session(&client, &repo).await;
+        let id = session["session_id"].as_str().unwrap();
+        client.write(id, "/deep/.env", b"secret").await.unwrap();
+        let bytes = "a\n".repeat(limits::MAX_IGNORE_FILE_BYTES / 2 + 1);
+        let lines = "a\n".repeat(limits::MAX_IGNORE_FILE_PATTERNS + 1);
+        let line = format!("[{}]\n", "[:".repeat(limits::MAX_IGNORE_PATTERN_BYTES / 2));
+        for (large, limit) in [
+            (bytes, limits::MAX_IGNORE_FILE_BYTES),
+            (lines, limits::MAX_IGNORE_FILE_PATTERNS),
+            (line, limits::MAX_IGNORE_PATTERN_BYTES),
+        ] {
+            client.write(id, "/deep/.gitignore", format!("{large}.env\n").as_bytes()).await.unwrap();
+            let want = json!({"session_id": id, "message": "m"});
+            let glob = json!({"session_id": id, "pattern": "**", "respect_gitignore": true});
+            for problem in [
+                client.refused("Persistence.CreateCommit", want).await,
+                client.refused("FileSystem.Glob", glob).await,
+            ] {
+                assert_eq!(problem.reason, "FILE_TOO_LARGE");
+                assert_eq!(problem.metadata["path"], "/deep/.gitignore", "{problem:?}");
+                assert_eq!(problem.metadata["limit"], limit.to_string(), "{problem:?}");
+            }
+        }
+        // All files together are bounded, too.
+        let some = format!("{}.env\n", "a\n".repeat(limits::MAX_IGNORE_FILE_PATTERNS - 1));
+        client.write(id, "/deep/.gitignore", some.as_bytes()).await.unwrap();
+        let many = limits::MAX_IGNORES_PATTERNS / limits::MAX_IGNORE_FILE_PATTERNS;
+        for n in 0..many {
+            client.write(id, &format!("/many/{n}/.gitignore"), some.as_bytes()).await.unwrap();
+            client.write(id, &format!("/many/{n}/x"), b"x").await.unwrap();
+        }
+        let want = json!({"session_id": id, "message": "m"});
+        let problem = client.refused("Persistence.CreateCommit", want).await;
+        assert_eq!(problem.metadata["limit"], limits::MAX_IGNORES_PATTERNS.to_string(), "{problem:?}");
+        let gone = json!({"session_id": id, "path": "/many", "recursive": true});
+        client.ok("FileSystem.RemovePath", gone).await;
+        // Lines that never match, and one that as an expression would be larger than any program takes.
+        let long = "?[a-z]".repeat(limits::MAX_IGNORE_PATTERN_BYTES / 6);
+        let odd = format!("[\n{long}\n\\\n{{a\n.env\n[a-\n");
+        client.write(id, "/deep/.gitignore", odd.as_bytes()).await.unwrap();
+        let made = commit(&client, id, "rules").await;
+        let branch = format!("hostile-{:?}", client.surface).to_lowercase();
+        client.ok("Persistence.Promote", json!({"commit_id": made["commit_id"], "branch": branch})).await;
+        let names = git(&repo, &["ls-tree", "-r", "--name-only", &branch]);
+        assert!(names.contains("deep/.gitignore") && !names.contains(".env"), "{names}");
+    }
+}
+
+/// What one commit no longer has, and a rule ignores, stays out of the next ones when it is there again: rebuilt, moved back as it was, and moved
+/// back with another mode. When the rule goes, it is new like any other file.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_commit_left_out_comes_back_only_as_new_files_do() {
+    use Step::*;
+    let server = Server::start().await;
+    let repo = server.repository();
+    for (name, text) in
+        [("dist/x", "x"), ("dist/y", "y"), ("keep/z", "z"), ("bin/tool", "tool"), ("log/kept", "k")]
+    {
+        fs::create_dir_all(repo.join(name).parent().unwrap()).unwrap();
+        fs::write(repo.join(name), text).unwrap();
+    }
+    git(&repo, &["add", "-A"]);
+    git(&repo, &["commit", "-q", "-m", "built"]);
+    let parts = [
+        vec![
+            Remove("dist"),
+            Move("keep", "away"),
+            Move("bin", "elsewhere"),
+            Write(b".gitignore", "dist/\nkeep/\nbin/\nlog/\n"),
+        ],
+        vec![
+            Write(b"dist/x", "rebuilt"),
+            Move("away", "keep"),
+            Move("elsewhere", "bin"),
+            Chmod("bin/tool", 0o755),
+            Write(b"log/kept", "tracked all the time"),
+            Write(b"README.md", "2"),
+        ],
+        vec![Write(b"README.md", "3")],
+        vec![Write(b".gitignore", "dist/\n")],
+    ];
+    for client in server.both().await {
+        let session = git_session(&client, &repo).await;
+        let id = session["session_id"].as_str().unwrap();
+        let native = server.dir.path().join(format!("back-{:?}", client.surface));
+        git(server.dir.path(), &["clone", "-q", repo.to_str().unwrap(), native.to_str().unwrap()]);
+        let mut trees = Vec::new();
+        for (n, part) in parts.iter().enumerate() {
+            for step in part {
+                in_session(&client, id, step).await;
+                in_tree(&native, step);
+            }
+            git(&native, &["add", "-A"]);
+            git(&native, &["commit", "-q", "-m", "native"]);
+            let made = commit(&client, id, &format!("part {n}")).await;
+            let want = git(&native, &["rev-parse", "HEAD^{tree}"]);
+            let listed = git(&native, &["ls-tree", "-r", "HEAD"]);
+            assert_eq!(made["git_tree_oid"], want, "part {n}, git has\n{listed}");
+            trees.push(listed);
+        }
+        // The test is one: git leaves out and takes back what it is about.
+        for absent in ["dist/x", "keep/z", "bin/tool"] {
+            assert!(trees[..3].iter().all(|t| !t.contains(absent)), "{absent}");
+        }
+        assert!(
+            trees[1].contains("log/kept") && trees[3].contains("keep/z") && trees[3].contains("bin/tool")
+        );
     }
 }
 

@@ -70,3 +70,32 @@ async fn a_stop_waits_for_requests_and_is_quick() {
     }
     again.stop().await;
 }
+
+/// A refresh is done after the import that runs, so there may be no moment at all without one.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_an_import_does_not_wait_for_what_others_ask_for_later() {
+    let mut server = Server::start().await;
+    let repo = server.repository();
+    let [client, other] = server.both().await;
+    let made = client.ok("Source.CreateSource", json!({"spec": {"git": {"url": repo}}})).await;
+    let refresh = json!({"source_id": made["source_id"]});
+    let theirs = refresh.clone();
+    let others: tokio::task::JoinHandle<()> = tokio::spawn(async move {
+        loop {
+            other.ok("Source.RefreshSource", theirs.clone()).await;
+        }
+    });
+    let wait = json!({"source_id": made["source_id"], "wait_seconds": 60});
+    for _ in 0..3 {
+        let begin = Instant::now();
+        client.ok("Source.RefreshSource", refresh.clone()).await;
+        let ready = client.ok("Source.GetSource", wait.clone()).await;
+        assert_eq!(ready["state"], "RESOURCE_STATE_READY", "{ready}");
+        assert!(begin.elapsed() < Duration::from_secs(45), "{:?}", begin.elapsed());
+    }
+    others.abort();
+    assert!(others.await.unwrap_err().is_cancelled());
+    client.ok("Source.GetSource", wait).await;
+    drop(client);
+    server.stop().await;
+}

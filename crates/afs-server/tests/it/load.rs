@@ -117,6 +117,9 @@ async fn memory_stays_bounded_under_hostile_load() {
     load!("unfinished messages", unfinished(server.address()));
     load!("readers that sleep", sleeping_readers(&server.endpoint, &id));
     load!("pages and searches", pages(&server.endpoint, &id));
+    load!("edits of a large file", texts(&server.endpoint, &id, "FileSystem.EditFile"));
+    load!("patches of a large file", texts(&server.endpoint, &id, "FileSystem.ApplyPatch"));
+    load!("lines of a large file", texts(&server.endpoint, &id, "FileSystem.ReadLines"));
     load!("idle connections", idle(server.address()));
     let (after, _) = server.memory_mib();
     println!("before {before} MiB, after {after} MiB, highest growth under each load in MiB: {peaks:?}");
@@ -139,7 +142,8 @@ async fn big_tree(client: &Client, id: &str) {
     }
     client.ok("FileSystem.CreateDirectory", json!({"session_id": id, "path": "/up"})).await;
     let line = "a line that a search finds, again and again and again\n";
-    client.write(id, "/large", line.repeat((48 << 20) / line.len()).as_bytes()).await.unwrap();
+    let large = line.repeat((48 << 20) / line.len()) + "the last line\n";
+    client.write(id, "/large", large.as_bytes()).await.unwrap();
 }
 
 /// 64 uploads at once, each cut before its end.
@@ -259,6 +263,42 @@ async fn pages(endpoint: &str, id: &str) {
         }
     });
     future::join_all(work).await;
+}
+
+/// Small requests that have the server hold a large file, all at once. Some are answered, the others are told that there is no memory now.
+async fn texts(endpoint: &str, id: &str, method: &str) {
+    // Once in the file, so that it is searched to its end.
+    let (old, new) = ("the last line", "another line");
+    let body = match method {
+        "FileSystem.EditFile" => json!({
+            "session_id": id,
+            "path": "/large",
+            "edits": [{"old_text": old, "new_text": new}],
+            "dry_run": true
+        }),
+        "FileSystem.ApplyPatch" => json!({
+            "session_id": id,
+            "patch": format!("*** Begin Patch\n*** Update File: large\n@@\n-{old}\n+{new}\n*** End Patch\n"),
+            "dry_run": true
+        }),
+        _ => json!({"session_id": id, "path": "/large", "start_line": "100000", "limit": "10"}),
+    };
+    let calls = (0..CLIENTS).map(|_| {
+        let body = body.clone();
+        async move {
+            let client = Client::connect(Surface::Grpc, endpoint.to_owned()).await;
+            match client.call(method, body).await {
+                Ok(_) => true,
+                Err(problem) => {
+                    assert_eq!(problem.reason, "QUEUE_FULL", "{method}: {problem:?}");
+                    assert!(!problem.metadata["limit"].is_empty(), "{problem:?}");
+                    false
+                }
+            }
+        }
+    });
+    let served = future::join_all(calls).await.into_iter().filter(|is_served| *is_served).count();
+    assert!(served > 0, "{method}: nobody is served");
 }
 
 async fn idle(address: SocketAddr) -> Vec<TcpStream> {

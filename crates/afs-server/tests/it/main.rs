@@ -3,6 +3,7 @@
 #![allow(clippy::too_many_lines, reason = "a scenario reads best as one")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on must stop")]
 
+mod all_sessions;
 mod bridge;
 mod client;
 mod commits;

@@ -2,7 +2,10 @@
 
 use crate::client::Client;
 use crate::harness::{Server, empty_session, git, git_session};
+use afs_types::SessionPath;
 use serde_json::{Value, json};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_brings_back_what_was() {
@@ -111,6 +114,93 @@ async fn a_diff_is_a_patch_that_git_takes() {
         let bad =
             client.all("Persistence.Diff", json!({"session_id": id, "base": "what"})).await.unwrap_err();
         assert_eq!(bad.reason, "INVALID_ARGUMENT");
+    }
+}
+
+/// Names of the API's own signs, of git's, and of no text; and files that became another type, or changed places.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_diff_of_odd_names_and_types_is_a_patch_that_git_and_we_take() {
+    let server = Server::start().await;
+    let repo = server.repository();
+    let names: [&[u8]; 4] = [b"100%.txt", b"%41 b/x", b"latin \xe4", b"tab\t\"quote\" \x1b[2J"];
+    let file = |dir: &std::path::Path, name: &[u8]| dir.join(OsStr::from_bytes(name));
+    for name in names {
+        let at = file(&repo, name);
+        std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+        std::fs::write(at, "1\n2\n").unwrap();
+    }
+    for (name, text) in
+        [("a", "one\n"), ("b", "two\n"), ("over", "under\n"), ("was-dir/x", "x\n"), ("was-file", "f\n")]
+    {
+        let at = repo.join(name);
+        std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+        std::fs::write(at, text).unwrap();
+    }
+    git(&repo, &["add", "-A"]);
+    git(&repo, &["commit", "-q", "-m", "odd"]);
+    for client in server.both().await {
+        let session = git_session(&client, &repo).await;
+        let id = session["session_id"].as_str().unwrap();
+        let body = json!({"session_id": id});
+        let other = client.ok("Session.ForkSession", body.clone()).await["sessions"][0]["session_id"].clone();
+        for name in names {
+            let path = SessionPath::parse(name).unwrap().to_text();
+            let edits = json!([{"old_text": "2\n", "new_text": "3"}]);
+            client.ok("FileSystem.EditFile", json!({"session_id": id, "path": path, "edits": edits})).await;
+        }
+        let changes = json!({"session_id": id, "changes": [
+            {"remove": {"path": "/link"}},
+            {"write": {"path": "/link", "content": "ZmlsZQo="}},
+            {"remove": {"path": "/run.sh"}},
+            {"symlink": {"path": "/run.sh", "target": "100%25"}},
+            {"remove": {"path": "/was-file"}},
+            {"write": {"path": "/was-file/y", "content": "eQo=", "create_parents": true}},
+            {"remove": {"path": "/was-dir", "recursive": true}},
+            {"write": {"path": "/was-dir", "content": "ZAo="}},
+            {"move": {"source": "/a", "destination": "/c"}},
+            {"move": {"source": "/b", "destination": "/a"}},
+            {"move": {"source": "/c", "destination": "/b"}},
+            {"move": {"source": "/README.md", "destination": "/over", "overwrite": true}},
+        ]});
+        client.ok("FileSystem.SubmitChanges", changes).await;
+        let told = client.all("Persistence.Diff", body).await.unwrap();
+        let patch: String = told.iter().map(|c| c["patch"].as_str().unwrap()).collect();
+        assert!(told.iter().all(|c| c["binary"] == false), "{patch}");
+        assert!(patch.is_ascii() && !patch.contains('\x1b'), "{patch}");
+
+        let check = server.dir.path().join(format!("odd-{:?}", client.surface));
+        git(server.dir.path(), &["clone", "-q", repo.to_str().unwrap(), check.to_str().unwrap()]);
+        std::fs::write(check.join(".git/p"), &patch).unwrap();
+        git(&check, &["apply", "--index", ".git/p"]);
+        // Git holds what the session holds: the commit's tree is the one that the patch makes.
+        let made = client.ok("Persistence.CreateCommit", json!({"session_id": id, "message": "odd"})).await;
+        assert_eq!(made["git_tree_oid"], git(&check, &["write-tree"]), "{patch}");
+
+        // Our own reader takes what has no directory in the way of a file, from us and from git.
+        let skip = |text: &str| -> String {
+            let parts = text.split("diff --git ").filter(|p| !p.is_empty());
+            let kept = parts.filter(|p| !p.contains("was-dir") && !p.contains("was-file"));
+            kept.map(|p| format!("diff --git {p}")).collect()
+        };
+        let gits = git(&check, &["diff", "--cached", "--no-renames"]) + "\n";
+        for (n, text) in [skip(&patch), skip(&gits)].into_iter().enumerate() {
+            let fork = json!({"session_id": other});
+            let to = client.ok("Session.ForkSession", fork).await["sessions"][0]["session_id"].clone();
+            client.ok("FileSystem.ApplyPatch", json!({"session_id": to, "patch": text})).await;
+            let to = to.as_str().unwrap();
+            for name in names {
+                let path = SessionPath::parse(name).unwrap().to_text();
+                let at = json!({"session_id": to, "path": path});
+                assert_eq!(client.ok("FileSystem.ReadLines", at).await["content"], "1\n3", "{n} {path}");
+            }
+            for (path, content) in
+                [("/a", "two\n"), ("/b", "one\n"), ("/link", "file\n"), ("/over", "# Hello\n\nworld\n")]
+            {
+                assert_eq!(client.read(to, path).await.unwrap(), content.as_bytes(), "{n} {path}");
+            }
+            let link = client.ok("FileSystem.Stat", json!({"session_id": to, "path": "/run.sh"})).await;
+            assert_eq!(link["symlink_target"], "100%25", "{n}");
+        }
     }
 }
 

@@ -78,6 +78,11 @@ async fn the_operators_routes_answer() {
         info["limits"]["name_bytes"] == "255" && info["counters"]["sessions_resident"].is_string(),
         "{info}"
     );
+    for name in
+        ["operations_per_call", "imports", "ino", "mounts", "waiting_calls", "grep_globs", "dry_run_bytes"]
+    {
+        assert!(info["limits"][name].is_string(), "{name}: {info}");
+    }
     let checks = http.ok("Admin.CheckReadiness", json!({})).await;
     assert!(checks["checks"].as_array().unwrap().iter().all(|c| c["status"] == "ok"), "{checks}");
 }

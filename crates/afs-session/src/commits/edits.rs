@@ -1,5 +1,8 @@
 //! What a commit has that its base has not, as edits of the base's tree.
 //!
+//! The edits are of the base, what is tracked is what the commit before tracks (the base, if there is none): a file of the base that an earlier commit
+//! of the session no longer has is as new as any other when it is there again, and stays out when a rule ignores it.
+//!
 //! Guarantees: those of the parent module about what is tracked. Deliberately absent: writing git objects (`afs_base` does).
 
 use crate::content::{ContentReader, read_content};
@@ -13,15 +16,15 @@ use afs_types::{Ino, Name, ROOT_INO, Reason, Result, SessionPath, limits};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The edits that turn the base commit's tree into the session's tracked content.
+/// The edits that turn the tree of `base_commit`, which is `base`, into the session's tracked content. `tracked` is the commit before.
 pub(super) fn tree_edits(
-    base: &Tree,
+    (base_commit, base): (&str, &Tree),
     new: &Tree,
     blobs: &Arc<BlobStore>,
     tracked: Option<Tracked>,
 ) -> Result<Vec<Result<TreeEdit>>> {
     let mut edits =
-        Edits { base, new, blobs, tracked, ignores: Ignores::new(new, blobs)?, out: BTreeMap::new() };
+        Edits { base, new, blobs, tracked, ignores: Ignores::new(new, blobs), out: BTreeMap::new() };
     let changes = diff(base, new);
     // Removals first, so that what is put at the same path has the last word.
     for change in &changes {
@@ -30,6 +33,7 @@ pub(super) fn tree_edits(
     for change in &changes {
         edits.addition(change)?;
     }
+    edits.came_back(base_commit)?;
     Ok(edits.out.into_iter().map(|(path, change)| Ok(TreeEdit { path: parts(&path), change })).collect())
 }
 
@@ -79,8 +83,11 @@ impl Edits<'_> {
                 }
                 continue;
             }
-            let is_new = self.base.walk(&path).is_none();
-            if is_new && self.ignores.is_ignored(&path, false)? && !self.was_committed(&path)? {
+            if !self.is_tracked(&path)? && self.ignores.is_ignored(&path, is_gitlink)? {
+                // The base's entry, if there is one, does not stay for it.
+                if self.base.walk(&path).is_some() {
+                    self.out.entry(path).or_insert(None);
+                }
                 continue;
             }
             if let Some(entry) = self.entry(ino)? {
@@ -91,9 +98,32 @@ impl Edits<'_> {
     }
 
     /// What git tracks stays tracked when a rule to ignore it comes later.
-    fn was_committed(&mut self, path: &SessionPath) -> Result<bool> {
-        let names: Vec<&[u8]> = path.names().iter().map(Name::as_bytes).collect();
-        self.tracked.as_mut().map_or(Ok(false), |tracked| tracked.holds(&names))
+    fn is_tracked(&mut self, path: &SessionPath) -> Result<bool> {
+        if let Some(tracked) = &mut self.tracked {
+            let names: Vec<&[u8]> = path.names().iter().map(Name::as_bytes).collect();
+            return tracked.holds(&names);
+        }
+        let Some(ino) = self.base.walk(path) else { return Ok(false) };
+        Ok(self.gitlink(ino).is_some() || self.base.attr(ino).is_some_and(|a| !a.is_dir()))
+    }
+
+    /// What the base has, the commit before has not, and is there again just as it was in the base: no change since the base tells of it, and its
+    /// entry stays only if no rule ignores it.
+    fn came_back(&mut self, base_commit: &str) -> Result<()> {
+        let Some(tracked) = &self.tracked else { return Ok(()) };
+        let mut back = Vec::new();
+        tracked.each_missing(base_commit, &mut |names| {
+            let names: Result<Vec<Name>> = names.iter().map(|n| Name::new(n)).collect();
+            let path = names.ok().map(SessionPath::from);
+            let path = path.filter(|p| !self.out.contains_key(p));
+            back.extend(path.and_then(|path| Some((self.new.walk(&path)?, path))));
+        })?;
+        for (ino, path) in back {
+            if self.ignores.is_ignored(&path, self.gitlink(ino).is_some())? {
+                self.out.insert(path, None);
+            }
+        }
+        Ok(())
     }
 
     /// What is checked out in a submodule belongs to its own repository.

@@ -10,12 +10,14 @@ use super::tree_ops::{make_dir, make_symlink, remove, rename};
 use super::work::{PERMISSIONS, Task, Work};
 use super::write::{Body, PutFile, WriteAt};
 use super::{By, Files};
+use crate::memory::Room;
 use crate::requests::Begin;
 use crate::session::Stamp;
 use afs_core::extent::Content;
 use afs_core::op::AttrSet;
 use afs_types::{Error, Result, SessionPath, limits};
 use bytes::Bytes;
+use std::borrow::Cow;
 
 /// One operation of a change set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,15 +143,15 @@ impl Files<'_> {
             Ok(work.tree().clone())
         };
         if set.dry_run {
-            let facts = &mut Facts::dry(self.blobs());
+            let facts = &mut Facts::dry(self.session.shared());
             let tree = self.rehearse(facts, &mut step)?;
             let stamp = self.session.stamp();
             return self.changed(set, tree, stamp);
         }
-        let print: Vec<Vec<u8>> = set.changes.iter().flat_map(Change::print).collect();
+        let print: Vec<Cow<'_, [u8]>> = set.changes.iter().flat_map(Change::print).collect();
         let if_revision = format!("{:?}", set.if_revision);
         let parts: Vec<&[u8]> =
-            [if_revision.as_bytes()].into_iter().chain(print.iter().map(Vec::as_slice)).collect();
+            [if_revision.as_bytes()].into_iter().chain(print.iter().map(|part| &**part)).collect();
         let attempt = match self.begin("SubmitChanges", by, &parts)? {
             Begin::Done(words) => {
                 let stamp = self.replayed_stamp(&words)?;
@@ -157,7 +159,7 @@ impl Files<'_> {
             }
             Begin::Go(attempt) => attempt,
         };
-        let facts = &mut Facts::free(self.blobs());
+        let facts = &mut Facts::free(self.session.shared());
         // Reads, edits and stores before the lock is taken.
         self.rehearse(facts, &mut step)?;
         let (tree, stamp) = self.transact(&Task { by, attempt }, facts, step, |_| Vec::new())?;
@@ -202,14 +204,20 @@ impl ChangeOp {
 }
 
 impl Change {
-    /// What makes the request what it is. Contents stand alone: printing them would be slow.
-    fn print(&self) -> [Vec<u8>; 2] {
+    /// What makes the request what it is. Contents and texts stand alone: printing them would be slow, and take several times their
+    /// memory.
+    fn print(&self) -> Vec<Cow<'_, [u8]>> {
+        let words = |words: String| Cow::Owned(words.into_bytes());
         match &self.op {
             ChangeOp::Write { path, content, mode, create_parents } => {
                 let rest = format!("write {path} {mode:?} {create_parents} {:?}", self.precondition);
-                [rest.into_bytes(), content.to_vec()]
+                vec![words(rest), Cow::Borrowed(&content[..])]
             }
-            op => [format!("{op:?} {:?}", self.precondition).into_bytes(), Vec::new()],
+            ChangeOp::Edit { path, edits } => {
+                let rest = format!("edit {path} {} {:?}", edits.len(), self.precondition);
+                [words(rest)].into_iter().chain(edits.iter().flat_map(Replacement::print)).collect()
+            }
+            op => vec![words(format!("{op:?} {:?}", self.precondition)), Cow::Borrowed(&[])],
         }
     }
 
@@ -219,8 +227,8 @@ impl Change {
         match &self.op {
             ChangeOp::Write { path, content, mode, create_parents } => {
                 // Stored outside of the lock, once.
-                let make = |_: &[u8]| Ok((content.to_vec(), Note::default()));
-                let made = work.facts.rewrite(n, &Content::Empty, 0, make)?;
+                let make = |_: &[u8], _: &mut Room<'_>| Ok((content.clone(), Note::default()));
+                let made = work.facts.rewrite(n, (&Content::Empty, 0), 0, make)?;
                 let put = PutFile {
                     path,
                     precondition: &Precondition::default(),

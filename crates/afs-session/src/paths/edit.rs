@@ -1,17 +1,22 @@
 //! Exact text replacement.
 //!
 //! Guarantees: every `old_text` is found exactly once unless all are to be replaced; edits apply in order, each to the text the
-//! one before left; if one does not apply, nothing changes, and the error says where to look. [`apply`] is pure.
+//! one before left; if one does not apply, nothing changes, and the error says where to look. At most the old text, the text before an
+//! edit and the one after it are in memory, in room that was waited for ([`need`]). [`apply`] is pure.
 
 use super::entry::{Entry, Precondition};
 use super::error::at;
 use super::facts::{Facts, Note};
+use super::patch::{differing_lines, patch_name, write_hunks};
 use super::work::{Task, Work};
 use super::write::replace;
 use super::{By, Files};
+use crate::memory::Room;
 use crate::requests::Begin;
 use crate::session::Stamp;
 use afs_types::{Error, Reason, Result, SessionPath, limits};
+use bytes::Bytes;
+use std::borrow::Cow;
 
 /// One replacement.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +27,14 @@ pub struct Replacement {
     pub new: String,
     /// Everywhere; otherwise `old` must be there exactly once.
     pub replace_all: bool,
+}
+
+impl Replacement {
+    /// What makes it what it is, for a fingerprint.
+    pub(super) fn print(&self) -> [Cow<'_, [u8]>; 3] {
+        let all: &[u8] = if self.replace_all { b"all" } else { b"one" };
+        [self.old.as_bytes(), self.new.as_bytes(), all].map(Cow::Borrowed)
+    }
 }
 
 /// A request to edit a file.
@@ -42,7 +55,8 @@ pub struct Edited {
     pub entry: Option<Entry>,
     /// Places that were changed.
     pub replacements: u32,
-    /// Unified diff; empty when the text is too large to compare, or the diff larger than `limits::MAX_DIFF_BYTES`.
+    /// Unified diff; empty when the text is too large to compare (`limits::MAX_DIFF_LINES`), or the diff larger than
+    /// `limits::MAX_DIFF_BYTES`, or memory is short.
     pub diff: String,
     /// The session's revision that holds the change.
     pub revision: u64,
@@ -61,7 +75,6 @@ impl Files<'_> {
     /// Replaces pieces of a text file. Symbolic links are followed inside the session.
     pub fn edit_file(&self, path: &SessionPath, edit: &FileEdit, by: &By) -> Result<Edited> {
         check(&edit.edits)?;
-        let print = format!("{edit:?}");
         let mut step = |work: &mut Work<'_, '_, '_, '_>| {
             work.check(&edit.precondition, path, true)
                 .and_then(|()| edit_step(work, 0, path, &edit.edits))
@@ -69,16 +82,21 @@ impl Files<'_> {
                 .map_err(at(path))
         };
         if edit.dry_run {
-            let (note, entry) = self.rehearse(&mut Facts::dry(self.blobs()), &mut step)?;
+            let (note, entry) = self.rehearse(&mut Facts::dry_once(self.session.shared()), &mut step)?;
             let stamp = self.session.stamp();
             let Note { replacements, diff, .. } = note;
             return Ok(Edited { entry, replacements, diff, revision: stamp.seq, stamp });
         }
-        let attempt = match self.begin("EditFile", by, &[&path.to_bytes(), print.as_bytes()])? {
+        // Not printed: escapes would take several times the memory of the texts.
+        let (at_path, rest) = (path.to_bytes(), format!("{:?}", edit.precondition));
+        let print: Vec<_> = edit.edits.iter().flat_map(Replacement::print).collect();
+        let parts: Vec<&[u8]> =
+            [&at_path[..], rest.as_bytes()].into_iter().chain(print.iter().map(|part| &**part)).collect();
+        let attempt = match self.begin("EditFile", by, &parts)? {
             Begin::Done(words) => return self.replayed_edit(&words, path),
             Begin::Go(attempt) => attempt,
         };
-        let facts = &mut Facts::free(self.blobs());
+        let facts = &mut Facts::free(self.session.shared());
         // Reads and compares before the lock is taken.
         self.rehearse(facts, &mut step)?;
         let ((note, entry), stamp) = self.transact(&Task { by, attempt }, facts, step, |(note, _)| {
@@ -130,20 +148,35 @@ pub(super) fn edit_step(
         return Err(if attr.is_dir() { Reason::IsADirectory } else { Reason::WrongType }.into());
     }
     let (content, size) = work.tree().content(attr.ino).ok_or(Reason::Internal)?;
-    let rewrite = work.facts.rewrite(key, &content, size, |old| {
+    let rewrite = work.facts.rewrite(key, (&content, size), need(size, edits), |old, room| {
         let old = std::str::from_utf8(old).map_err(|_| Error::bare(Reason::NotText))?;
         let (new, replacements) = apply(old, edits)?;
         let per_place = edits.iter().map(|e| lines_of(&e.old) + lines_of(&e.new)).max().unwrap_or(0);
-        let diff = unified(path, old, &new, per_place * replacements as usize);
-        Ok((new.into_bytes(), Note { replacements, diff, ..Note::default() }))
+        let diff = shown_diff(path, (old, &new), per_place * replacements as usize, room);
+        Ok((Bytes::from(new), Note { replacements, diff, ..Note::default() }))
     })?;
     replace(work, attr.ino, &rewrite.content, rewrite.size)?;
     Ok(rewrite.note.clone())
 }
 
+/// Bytes of memory that editing a file of `size` bytes takes at most, but for the diff: the old text, and one or two newer ones, which can
+/// be larger.
+fn need(size: u64, edits: &[Replacement]) -> usize {
+    let most = limits::MAX_TEXT_FILE_BYTES;
+    let largest = edits.iter().try_fold((size, size), |(size, largest), edit| {
+        let (old, new) = (edit.old.len() as u64, edit.new.len() as u64);
+        let places = if edit.replace_all { size / old.max(1) } else { 1 };
+        let after = size.checked_add(new.saturating_sub(old).checked_mul(places)?)?;
+        (after <= most).then_some((after, largest.max(after)))
+    });
+    let largest = largest.map_or(most, |(_, largest)| largest);
+    let newer = if edits.len() > 1 { 2 * largest } else { largest };
+    usize::try_from(size.saturating_add(newer)).unwrap_or(usize::MAX)
+}
+
 /// The text after the edits, and how many places changed.
 pub(super) fn apply(text: &str, edits: &[Replacement]) -> Result<(String, u32)> {
-    let (mut text, mut count) = (text.to_owned(), 0);
+    let (mut text, mut count) = (Cow::Borrowed(text), 0);
     for (n, edit) in edits.iter().enumerate() {
         let places = text.matches(&edit.old).count();
         match places {
@@ -157,21 +190,44 @@ pub(super) fn apply(text: &str, edits: &[Replacement]) -> Result<(String, u32)> 
             return Err(too_large(n));
         }
         count += places as u32;
-        text = text.replace(&edit.old, &edit.new);
+        text = Cow::Owned(replaced(&text, edit, places));
     }
-    Ok((text, count))
+    Ok((text.into_owned(), count))
+}
+
+/// `str::replace`, into exactly the memory that it takes.
+fn replaced(text: &str, edit: &Replacement, places: usize) -> String {
+    let mut out = String::with_capacity(text.len() - places * edit.old.len() + places * edit.new.len());
+    let mut last = 0;
+    for (at, old) in text.match_indices(&edit.old) {
+        out.push_str(&text[last..at]);
+        out.push_str(&edit.new);
+        last = at + old.len();
+    }
+    out.push_str(&text[last..]);
+    out
+}
+
+/// Bytes of memory that comparing a line takes: the line in two lists, its place in a table, and two paths through it.
+const DIFF_LINE_BYTES: usize = 128;
+
+/// The diff of an edit, if there is memory for it now.
+fn shown_diff(path: &SessionPath, texts: (&str, &str), differing: usize, room: &mut Room<'_>) -> String {
+    let lines = differing_lines(texts).min(limits::MAX_DIFF_LINES);
+    let has_room = room
+        .try_grow(lines * DIFF_LINE_BYTES + 2 * limits::MAX_DIFF_BYTES.min(texts.0.len() + texts.1.len()));
+    if has_room { unified(path, texts.0, texts.1, differing) } else { String::new() }
 }
 
 /// The unified diff of two texts that differ in at most `differing` lines, as git would head it. Empty when it would take too long
 /// or be larger than an answer holds.
 pub(super) fn unified(path: &SessionPath, old: &str, new: &str, differing: usize) -> String {
-    if (lines_of(old) + lines_of(new)).saturating_mul(differing) > MAX_DIFF_STEPS {
+    let lines = differing_lines((old, new));
+    if lines > limits::MAX_DIFF_LINES || lines.saturating_mul(differing) > MAX_DIFF_STEPS {
         return String::new();
     }
-    let path = path.to_text();
-    let diff = similar::TextDiff::from_lines(old, new);
-    let text =
-        diff.unified_diff().context_radius(3).header(&format!("a{path}"), &format!("b{path}")).to_string();
+    let mut text = String::new();
+    write_hunks(&mut text, (old, new), (&patch_name("a", path), &patch_name("b", path)), 3, None);
     if text.len() > limits::MAX_DIFF_BYTES { String::new() } else { text }
 }
 

@@ -3,10 +3,14 @@
 //! Under a session's lock nothing is read from disk: a fact that is not there yet is noted as missing, the transaction
 //! is given up, the change runs once on a copy without lock, where it reads what it needs, and is tried again. Facts are
 //! kept by the identity of the content they came from (blobs and places in the data log never change), so one that is
-//! there is right whatever happened in between.
+//! there is right whatever happened in between. Contents are in memory one at a time, in room that is waited for before they are read
+//! and that holds all that is made of them, and are not kept; but for what a dry run would have stored. However many contents there are,
+//! all waiting for room ends at one moment.
 
 use super::resolve::Links;
 use crate::content::read_content;
+use crate::memory::{Memory, Room, Until, Waits};
+use crate::shared::Shared;
 use afs_core::extent::Content;
 use afs_core::tree::Tree;
 use afs_store::BlobStore;
@@ -15,22 +19,25 @@ use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Bytes that a dry run may keep instead of storing them.
-const MAX_SCRATCH_BYTES: usize = 256 << 20;
-
 /// Facts gathered so far.
 pub(super) struct Facts<'a> {
     blobs: &'a BlobStore,
+    memory: &'a Memory,
+    /// When its waiting for room ends.
+    until: Until,
     /// Whether disk may be read now.
     may_read: bool,
-    /// Whether new content is stored, or only kept here (a dry run).
+    /// Whether new content is stored.
     keep: bool,
+    /// Whether new content that is not stored is kept here, for later steps of the same dry run.
+    is_read_again: bool,
     missing: bool,
     targets: HashMap<BlobId, Arc<[u8]>>,
     /// One for each key: an older content does not come back.
     rewrites: HashMap<usize, Known>,
     scratch: HashMap<BlobId, Bytes>,
     scratch_bytes: usize,
+    scratch_room: Room<'a>,
 }
 
 /// The new content of a file, made from its old one.
@@ -58,22 +65,36 @@ struct Known {
 
 impl<'a> Facts<'a> {
     /// Facts that are read when they are asked for.
-    pub(super) fn free(blobs: &'a BlobStore) -> Self {
+    pub(super) fn free(shared: &'a Shared) -> Self {
         Self {
-            blobs,
+            blobs: &shared.ports.blobs,
+            memory: &shared.memory,
+            until: shared.memory.until(),
             may_read: true,
             keep: true,
+            is_read_again: true,
             missing: false,
             targets: HashMap::new(),
             rewrites: HashMap::new(),
             scratch: HashMap::new(),
             scratch_bytes: 0,
+            scratch_room: shared.memory.kept(),
         }
     }
 
     /// Facts of a change that will not be made: nothing new is stored.
-    pub(super) fn dry(blobs: &'a BlobStore) -> Self {
-        Self { keep: false, ..Self::free(blobs) }
+    pub(super) fn dry(shared: &'a Shared) -> Self {
+        Self { keep: false, ..Self::free(shared) }
+    }
+
+    /// The same for a dry run of one step, after which nobody reads what it made.
+    pub(super) fn dry_once(shared: &'a Shared) -> Self {
+        Self { is_read_again: false, ..Self::dry(shared) }
+    }
+
+    /// The same for a call that waited for room before.
+    pub(super) fn until(self, until: Until) -> Self {
+        Self { until, ..self }
     }
 
     pub(super) fn allow_reading(&mut self, yes: bool) {
@@ -86,52 +107,55 @@ impl<'a> Facts<'a> {
     }
 
     /// Stores new content.
-    pub(super) fn store(&mut self, bytes: &[u8]) -> Result<Content> {
+    fn store(&mut self, bytes: Bytes) -> Result<Content> {
         if bytes.is_empty() {
             return Ok(Content::Empty);
         }
         let len = bytes.len() as u64;
         if self.keep {
-            return Ok(Content::Blob(self.blobs.put(bytes)?, len));
+            return Ok(Content::Blob(self.blobs.put(&bytes)?, len));
+        }
+        if !self.is_read_again {
+            return Ok(Content::Blob(self.blobs.hash(&bytes), len));
         }
         self.scratch_bytes += bytes.len();
-        if self.scratch_bytes > MAX_SCRATCH_BYTES {
-            return Err(Error::new(
-                Reason::MessageTooLarge,
-                format!("a dry run writes at most {MAX_SCRATCH_BYTES} bytes"),
-            ));
+        if self.scratch_bytes > limits::MAX_DRY_RUN_BYTES {
+            let message = format!("a dry run writes at most {} bytes", limits::MAX_DRY_RUN_BYTES);
+            return Err(Error::new(Reason::MessageTooLarge, message)
+                .with("limit", limits::MAX_DRY_RUN_BYTES.to_string())
+                .next("try fewer changes at once, or make them in a fork"));
         }
-        let id = self.blobs.hash(bytes);
-        self.scratch.insert(id, Bytes::copy_from_slice(bytes));
+        self.scratch_room.grow(bytes.len())?;
+        let id = self.blobs.hash(&bytes);
+        self.scratch.insert(id, bytes);
         Ok(Content::Blob(id, len))
     }
 
-    /// The rewrite `key` of a content: made once by `make` from its bytes, then known.
+    /// The rewrite `key` of a content: made once by `make` from its bytes, then known. `need` is the memory that this takes, the bytes
+    /// included; `make` can ask for more.
     pub(super) fn rewrite(
         &mut self,
         key: usize,
-        from: &Content,
-        size: u64,
-        make: impl FnOnce(&[u8]) -> Result<(Vec<u8>, Note)>,
+        (from, size): (&Content, u64),
+        need: usize,
+        make: impl FnOnce(&[u8], &mut Room<'_>) -> Result<(Bytes, Note)>,
     ) -> Result<Arc<Rewrite>> {
         if let Some(known) = self.rewrites.get(&key).filter(|k| k.size == size && same(&k.from, from)) {
             return Ok(known.rewrite.clone());
         }
         self.need()?;
+        check_size(size)?;
+        let mut room = self.memory.take(need, Waits::OnCallThread, self.until)?;
         let old = self.bytes(from, size)?;
-        let (new, note) = make(&old)?;
-        let rewrite = Arc::new(Rewrite { content: self.store(&new)?, size: new.len() as u64, note });
+        let (new, note) = make(&old, &mut room)?;
+        drop(old);
+        let size_after = new.len() as u64;
+        let rewrite = Arc::new(Rewrite { content: self.store(new)?, size: size_after, note });
         self.rewrites.insert(key, Known { from: from.clone(), size, rewrite: rewrite.clone() });
         Ok(rewrite)
     }
 
     fn bytes(&self, content: &Content, size: u64) -> Result<Bytes> {
-        if size > limits::MAX_TEXT_FILE_BYTES {
-            return Err(Error::new(
-                Reason::FileTooLarge,
-                format!("the file has {size} bytes, text operations take {}", limits::MAX_TEXT_FILE_BYTES),
-            ));
-        }
         if let Some(bytes) = content.whole_blob(size).and_then(|id| self.scratch.get(&id)) {
             return Ok(bytes.clone());
         }
@@ -146,6 +170,15 @@ impl<'a> Facts<'a> {
         self.missing = true;
         Err(Reason::Internal.into())
     }
+}
+
+fn check_size(size: u64) -> Result<()> {
+    let most = limits::MAX_TEXT_FILE_BYTES;
+    if size <= most {
+        return Ok(());
+    }
+    let message = format!("the file has {size} bytes, text operations take {most}");
+    Err(Error::new(Reason::FileTooLarge, message).with("limit", most.to_string()))
 }
 
 impl Links for Facts<'_> {

@@ -51,7 +51,7 @@ impl View {
         let facts = &mut self.facts();
         let (mut entries, mut last, mut more, mut room) = (Vec::new(), Vec::new(), false, Room::default());
         let enter = |relative: &[u8], depth: usize| pattern.may_enter(relative, depth);
-        self.search(&query.scope, position.as_deref(), &enter, &mut |relative, attr| {
+        self.search(&query.scope, position.as_deref(), &enter, &mut |relative, attr, _| {
             if !pattern.fits(relative) {
                 return Ok(ControlFlow::Continue(()));
             }
@@ -81,7 +81,7 @@ impl View {
             return Err(at(&scope.path)(Reason::NotADirectory.into()));
         }
         let mut ignores = match scope.respect_gitignore {
-            true => Some(Ignores::new(&self.tree, &self.shared.ports.blobs)?),
+            true => Some(Ignores::of_search(&self.tree, &self.shared.ports.blobs, &self.shared.memory)),
             false => None,
         };
         if scope.changed_only {
@@ -102,7 +102,7 @@ impl View {
                 walker.skip();
                 continue;
             }
-            if visit(walker.relative(), item.attr)?.is_break() {
+            if visit(walker.relative(), item.attr, ignores.as_mut())?.is_break() {
                 return Ok(());
             }
         }
@@ -133,7 +133,7 @@ impl View {
                 }
             }
             let relative = path.names()[prefix..].iter().map(Name::as_bytes).collect::<Vec<_>>().join(&b'/');
-            if visit(&relative, attr)?.is_break() {
+            if visit(&relative, attr, ignores.as_deref_mut())?.is_break() {
                 break;
             }
         }
@@ -141,8 +141,8 @@ impl View {
     }
 }
 
-/// What a search calls with relative paths.
-pub(super) type Visit<'a> = dyn FnMut(&[u8], Attr) -> Result<ControlFlow<()>> + 'a;
+/// What a search calls with relative paths; and with its rules, for who is going to wait for others to forget them first.
+pub(super) type Visit<'a> = dyn FnMut(&[u8], Attr, Option<&mut Ignores<'_>>) -> Result<ControlFlow<()>> + 'a;
 
 /// Whether git would leave out a path whose parents it does not leave out.
 fn left_out(ignores: &mut Ignores<'_>, names: &[Name], is_dir: bool) -> Result<bool> {

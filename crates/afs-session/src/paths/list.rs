@@ -27,6 +27,11 @@ impl View {
         self.try_stat(path, false)?.ok_or_else(|| at(path)(Reason::NotFound.into()))
     }
 
+    /// Whether something is at exactly this path: no link on the way is followed.
+    pub fn is_there(&self, path: &SessionPath) -> bool {
+        self.tree.walk(path).is_some()
+    }
+
     /// One entry, or none if nothing is there.
     pub(super) fn try_stat(&self, path: &SessionPath, follow: bool) -> Result<Option<Entry>> {
         let facts = &mut self.facts();

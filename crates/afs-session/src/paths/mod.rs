@@ -34,7 +34,9 @@ pub use glob::{GlobQuery, Scope};
 pub use grep::{GrepDone, GrepMatch, GrepQuery};
 pub use lines::LinesWindow;
 pub use list::Listing;
-pub use patch::{Patch, PatchFormat, Patched, PatchedFile};
+pub use patch::{
+    HunkCounts, Patch, PatchFormat, Patched, PatchedFile, differing_lines, patch_name, write_hunks,
+};
 pub use read::{FileBytes, Reader};
 pub use tree_ops::SetAttributes;
 pub use write::{WriteAt, WriteOptions};

@@ -4,7 +4,9 @@
 //! it, as a text that is its target. Conflicts name the file, the hunk and the line.
 
 mod envelope;
+mod git_form;
 mod hunks;
+mod text_lines;
 mod unified;
 
 use super::copy::{CopyFrom, copy};
@@ -15,6 +17,7 @@ use super::resolve::{Links, Place};
 use super::work::{Task, Work};
 use super::write::replace;
 use super::{By, Files};
+use crate::memory::Room;
 use crate::requests::Begin;
 use crate::session::Stamp;
 use afs_core::diff::ChangeKind;
@@ -23,7 +26,9 @@ use afs_core::op::AttrSet;
 use afs_core::tree::plan::RenameMode;
 use afs_core::tree::{Attr, S_IFLNK, S_IFREG};
 use afs_types::{Error, Ino, Name, Reason, Result, SessionPath, limits};
+use bytes::Bytes;
 use envelope::Chunk;
+pub use git_form::{HunkCounts, differing_lines, patch_name, write_hunks};
 use hunks::{Counts, Hunk, Sign};
 
 /// How a patch is written.
@@ -124,6 +129,18 @@ impl Text {
         }
     }
 
+    /// Bytes of memory that applying it to a file of `size` bytes takes at most: the old text, where its lines end, and the new one.
+    fn need(&self, size: u64) -> usize {
+        let new = |sign: &Sign, len: usize| if *sign == Sign::New { len + 4 } else { 0 };
+        let comes: usize = match self {
+            Self::Hunks(hunks) => hunks.iter().flat_map(|h| &h.lines).map(|(s, l)| new(s, l.len())).sum(),
+            Self::Chunks(chunks) => chunks.iter().flat_map(|c| &c.lines).map(|(s, l)| new(s, l.len())).sum(),
+        };
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let lines = size.min(limits::MAX_PATCHED_LINES) * size_of::<u32>();
+        size.saturating_mul(2).saturating_add(lines + comes)
+    }
+
     fn apply(&self, old: &[u8]) -> Result<(Vec<u8>, Note)> {
         let new = match self {
             Self::Hunks(hunks) => hunks::apply(old, hunks)?,
@@ -150,6 +167,9 @@ impl Text {
 impl Files<'_> {
     /// Applies a patch, to all files or to none.
     pub fn apply_patch(&self, patch: &Patch, by: &By) -> Result<Patched> {
+        let shared = self.session.shared();
+        let until = shared.memory.until();
+        let _room = shared.memory.take_patch(parsed_bytes(&patch.text)?, until)?;
         let files = parse(patch)?;
         let mut step = |work: &mut Work<'_, '_, '_, '_>| {
             check_revision(work.revision(), patch.if_revision)?;
@@ -157,7 +177,7 @@ impl Files<'_> {
             all.map(|(n, file)| file.run(work, n).map_err(at(&file.path))).collect::<Result<Vec<_>>>()
         };
         if patch.dry_run {
-            let files = self.rehearse(&mut Facts::dry(self.blobs()), &mut step)?;
+            let files = self.rehearse(&mut Facts::dry(shared).until(until), &mut step)?;
             let stamp = self.session.stamp();
             return Ok(Patched { files, revision: stamp.seq, stamp });
         }
@@ -166,7 +186,7 @@ impl Files<'_> {
             Begin::Done(words) => return self.replayed_patch(&words),
             Begin::Go(attempt) => attempt,
         };
-        let facts = &mut Facts::free(self.blobs());
+        let facts = &mut Facts::free(shared).until(until);
         self.rehearse(facts, &mut step)?;
         let remember = |files: &Vec<PatchedFile>| files.iter().map(PatchedFile::to_word).collect();
         let (files, stamp) = self.transact(&Task { by, attempt }, facts, step, remember)?;
@@ -180,12 +200,31 @@ impl Files<'_> {
     }
 }
 
-fn parse(patch: &Patch) -> Result<Vec<FilePatch>> {
-    if patch.text.len() > limits::MAX_PATCH_BYTES {
-        let message =
-            format!("the patch has {} bytes, the limit is {}", patch.text.len(), limits::MAX_PATCH_BYTES);
-        return Err(Error::new(Reason::MessageTooLarge, message).with("field", "patch"));
+/// Memory that a line of a patch takes when it is read: the line, and its place in lists of its hunk's old and new lines.
+const LINE_BYTES: usize = 128;
+
+/// Bytes of memory that reading a patch takes.
+fn parsed_bytes(patch: &[u8]) -> Result<usize> {
+    let too_large = |what: &str, has: usize, limit: usize| {
+        Error::new(Reason::MessageTooLarge, format!("the patch has {has} {what}, the limit is {limit}"))
+            .with("field", "patch")
+            .with("limit", limit.to_string())
+            .next("split the patch")
+    };
+    if patch.len() > limits::MAX_PATCH_BYTES {
+        return Err(too_large("bytes", patch.len(), limits::MAX_PATCH_BYTES));
     }
+    let lines = patch.split_inclusive(|b| *b == b'\n').count();
+    if lines > limits::MAX_PATCH_LINES {
+        return Err(too_large("lines", lines, limits::MAX_PATCH_LINES));
+    }
+    Ok(patch.len() + lines * LINE_BYTES)
+}
+
+const _: () =
+    assert!(limits::MAX_PATCH_BYTES + limits::MAX_PATCH_LINES * LINE_BYTES <= limits::MAX_PATCHES_BYTES);
+
+fn parse(patch: &Patch) -> Result<Vec<FilePatch>> {
     let text = std::str::from_utf8(&patch.text);
     let is_envelope = match patch.format {
         PatchFormat::Any => text.is_ok_and(envelope::is_envelope),
@@ -250,8 +289,8 @@ impl FilePatch {
                 let mode = S_IFREG | if executable { 0o755 } else { 0o644 };
                 let ino = work.create(dir, &name, mode, None)?;
                 // Stored outside of the lock, like every content that a patch makes.
-                let made =
-                    work.facts.rewrite(key, &Content::Empty, 0, |_| Ok((bytes.to_vec(), Note::default())))?;
+                let make = |_: &[u8], _: &mut Room<'_>| Ok((Bytes::copy_from_slice(bytes), Note::default()));
+                let made = work.facts.rewrite(key, (&Content::Empty, 0), bytes.len(), make)?;
                 if made.size > 0 {
                     replace(work, ino, &made.content, made.size)?;
                 }
@@ -421,7 +460,8 @@ fn new_text(work: &mut Work<'_, '_, '_, '_>, key: usize, attr: &Attr, text: &Tex
         return Err(conflict("it is not a regular file"));
     }
     let (content, size) = work.tree().content(attr.ino).ok_or(Reason::Internal)?;
-    work.facts.rewrite(key, &content, size, |old| text.apply(old)).map(NewText::File)
+    let make = |old: &[u8], _: &mut Room<'_>| text.apply(old).map(|(new, note)| (Bytes::from(new), note));
+    work.facts.rewrite(key, (&content, size), text.need(size), make).map(NewText::File)
 }
 
 /// Adds or takes the right to execute, for those who may read.

@@ -2,10 +2,11 @@
 
 use super::entry::{Entry, etag};
 use super::error::at;
-use super::lines::{LinesWindow, window};
+use super::lines::{LinesWindow, Windowed};
 use super::work::entry_of;
 use super::{Files, View};
 use crate::content::read_content;
+use crate::memory::Waits;
 use crate::shared::Shared;
 use afs_core::extent::Content;
 use afs_types::{Error, Reason, Result, SessionPath, limits};
@@ -29,8 +30,6 @@ pub struct FileBytes {
     pub etag: String,
 }
 
-/// Most files of one batch.
-const MAX_BATCH: usize = 1000;
 /// Largest file of a batch when the caller does not say.
 const DEFAULT_BATCH_FILE_BYTES: u64 = 1 << 20;
 
@@ -54,14 +53,17 @@ impl Reader {
 
     /// All of it, if it has at most `most` bytes.
     fn whole(&self, most: u64) -> Result<Bytes> {
-        if self.size() > most {
-            let error = Error::new(
-                Reason::FileTooLarge,
-                format!("it has {} bytes, the limit is {most}", self.size()),
-            );
-            return Err(at(&self.entry.path)(error.next("read it in ranges")));
-        }
+        self.check_size(most)?;
         self.read(0, self.size() as usize)
+    }
+
+    fn check_size(&self, most: u64) -> Result<()> {
+        if self.size() <= most {
+            return Ok(());
+        }
+        let error =
+            Error::new(Reason::FileTooLarge, format!("it has {} bytes, the limit is {most}", self.size()));
+        Err(at(&self.entry.path)(error.with("limit", most.to_string()).next("read it in ranges")))
     }
 }
 
@@ -88,18 +90,39 @@ impl View {
         max_bytes: u64,
     ) -> Result<LinesWindow> {
         let reader = self.open_read(path)?;
-        let bytes = reader.whole(limits::MAX_TEXT_FILE_BYTES)?;
-        window(&bytes, reader.entry.etag, start, limit, max_bytes).map_err(at(path))
+        reader.check_size(limits::MAX_TEXT_FILE_BYTES)?;
+        let mut window = Windowed::new((start, limit, max_bytes), reader.size());
+        // Read piece by piece: only what is shown is held.
+        let memory = &self.shared.memory;
+        let need = 2 * limits::MAX_IO_BYTES + window.most();
+        let _room = memory.take(need, Waits::OnCallThread, memory.until()).map_err(at(path))?;
+        window.reserve();
+        let mut offset = 0;
+        while offset < reader.size() {
+            let piece = reader.read_at(offset, limits::MAX_IO_BYTES)?;
+            if piece.is_empty() {
+                return Err(at(path)(Error::new(Reason::Corrupt, format!("it ends at {offset}"))));
+            }
+            offset += piece.len() as u64;
+            window.push(&piece).map_err(at(path))?;
+        }
+        window.finish(reader.entry.etag).map_err(at(path))
     }
 
     /// Whole files of at most `max_bytes` each (0: 1 MiB), each with its own failure; together at most as much as one message holds.
     pub fn batch_read(&self, paths: &[SessionPath], max_bytes: u64) -> Result<Vec<Result<FileBytes>>> {
-        if paths.len() > MAX_BATCH {
-            return Err(Error::above("paths", MAX_BATCH, "in one call"));
+        if paths.len() > limits::MAX_READ_BATCH {
+            return Err(Error::above("paths", limits::MAX_READ_BATCH, "in one call"));
         }
         let most = if max_bytes == 0 { DEFAULT_BATCH_FILE_BYTES } else { max_bytes };
         // Room for the rest of the message, and for base64 in JSON.
-        let mut room = (limits::MAX_MESSAGE_SIZE_BYTES / 2) as u64;
+        let all = limits::MAX_MESSAGE_SIZE_BYTES / 2;
+        // Failures come again, and are told, when the files are read.
+        let attrs = paths.iter().filter_map(|path| self.resolve(path, true).ok());
+        let need = batch_bytes(attrs.filter(|attr| attr.is_file()).map(|attr| attr.size), most).min(all);
+        let memory = &self.shared.memory;
+        let _held = memory.take(need, Waits::OnCallThread, memory.until())?;
+        let mut room = all as u64;
         Ok(paths.iter().map(|path| self.one_of_batch(path, most, &mut room)).collect())
     }
 
@@ -113,6 +136,12 @@ impl View {
         *room -= content.len() as u64;
         Ok(FileBytes { content, etag: etag(&self.tree, &reader.entry.attr) })
     }
+}
+
+/// Bytes of memory for files of these sizes: those of more than `most` bytes are refused.
+fn batch_bytes(sizes: impl Iterator<Item = u64>, most: u64) -> usize {
+    let all = sizes.filter(|size| *size <= most).fold(0, u64::saturating_add);
+    usize::try_from(all).unwrap_or(usize::MAX)
 }
 
 impl Files<'_> {
@@ -129,5 +158,19 @@ impl Files<'_> {
         max_bytes: u64,
     ) -> Result<LinesWindow> {
         self.view().read_lines(path, start, limit, max_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_asks_for_what_its_files_take() {
+        let need = |sizes: &[u64], most| batch_bytes(sizes.iter().copied(), most);
+        assert_eq!(need(&[10, 10], 100), 20);
+        assert_eq!(need(&[], 100), 0);
+        assert_eq!(need(&[100, 101, u64::MAX], 100), 100, "what is refused takes nothing");
+        assert_eq!(need(&[u64::MAX, 1], u64::MAX), usize::MAX);
     }
 }

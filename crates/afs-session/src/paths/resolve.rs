@@ -126,7 +126,7 @@ impl View {
 
     /// Facts that are read as they are needed.
     pub(super) fn facts(&self) -> Facts<'_> {
-        Facts::free(&self.shared.ports.blobs)
+        Facts::free(&self.shared)
     }
 }
 

@@ -157,7 +157,7 @@ impl Work<'_, '_, '_, '_> {
 /// The entry of an inode under a path.
 pub(super) fn entry_of(tree: &Tree, links: &mut dyn Links, path: SessionPath, attr: Attr) -> Result<Entry> {
     let target = attr.is_symlink().then(|| links.target(tree, attr.ino).map(|t| t.to_vec())).transpose()?;
-    let base = tree.inodes().get(&attr.ino).is_none();
+    let base = !tree.is_overlaid(attr.ino);
     Ok(Entry { etag: etag(tree, &attr), path, attr, target, base })
 }
 
@@ -248,7 +248,7 @@ impl<'e> Files<'e> {
             Begin::Done(words) => return self.replayed(&words, path, follow),
             Begin::Go(attempt) => attempt,
         };
-        let facts = &mut Facts::free(self.blobs());
+        let facts = &mut Facts::free(self.session.shared());
         let (entry, stamp) = self.transact(&Task { by, attempt }, facts, change, |_| Vec::new())?;
         Ok(Written { entry, revision: stamp.seq, stamp })
     }

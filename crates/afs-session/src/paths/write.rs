@@ -71,7 +71,7 @@ impl Files<'_> {
         by: &By,
         bytes: &mut dyn Read,
     ) -> Result<Written> {
-        let facts = &mut Facts::free(self.blobs());
+        let facts = &mut Facts::free(self.session.shared());
         if by.request_id.is_none() {
             // Before gigabytes arrive for nothing; what counts is the check with the change.
             self.rehearse(facts, &mut |work| {

@@ -1,4 +1,8 @@
 //! Who is told of changes: mounts and streams that keep copies.
+//!
+//! Guarantees: a watch goes on until its guard is dropped, whatever is tried with the session meanwhile: a deletion that is refused has
+//! cost nobody a change. Whether a watch counts as use, so that the session is not archived or deleted without force, is the watcher's own
+//! matter; the end of a session is told to all.
 
 use super::{Session, Who};
 use afs_core::op::Op;
@@ -13,6 +17,8 @@ pub(super) type Watchers = Option<Box<Vec<Watcher>>>;
 #[derive(Clone)]
 pub(super) struct Watcher {
     who: Who,
+    /// It keeps the session from being archived, and from being deleted without force.
+    pub(super) is_use: bool,
     sink: Arc<dyn Fn(&Invalidation) + Send + Sync>,
 }
 
@@ -27,27 +33,48 @@ pub struct Invalidation {
     pub attr: bool,
     /// A name in directory `ino` changed what it names.
     pub name: Option<Arc<[u8]>>,
-    /// Everything changed (a restore).
+    /// Everything changed (a restore, the end of the session).
     pub all: bool,
+    /// With `all`: the session has been deleted, and nothing comes after this.
+    pub gone: bool,
     /// The sequence number of the change.
     pub seq: u64,
 }
 
 impl Session {
-    /// Tells everybody who watches to forget everything.
-    pub(crate) fn tell_all(&self) {
+    /// Tells everybody who watches that the session has ended: `gone` for good, or archived.
+    pub(crate) fn tell_end(&self, gone: bool) {
         let (watchers, seq) = {
             let state = self.state.read();
             (state.watchers.clone(), state.seq)
         };
-        let all = Invalidation { all: true, seq, ..Invalidation::default() };
+        let all = Invalidation { all: true, gone, seq, ..Invalidation::default() };
         watchers.iter().flat_map(|w| w.iter()).for_each(|w| (w.sink)(&all));
     }
 
     /// Calls `sink` for every change by others until the guard is dropped, under the session's lock: it must not block and not
     /// call back. Whoever asks for the state because of it waits for the lock, and so sees the change.
     pub fn watch(self: &Arc<Self>, who: Who, sink: Arc<dyn Fn(&Invalidation) + Send + Sync>) -> WatchGuard {
-        self.state.write().watchers.get_or_insert_default().push(Watcher { who, sink: sink.clone() });
+        self.add_watcher(who, true, sink)
+    }
+
+    /// The same, by somebody who does not mind when the session is archived or deleted, and then lets go.
+    pub fn watch_aside(
+        self: &Arc<Self>,
+        who: Who,
+        sink: Arc<dyn Fn(&Invalidation) + Send + Sync>,
+    ) -> WatchGuard {
+        self.add_watcher(who, false, sink)
+    }
+
+    fn add_watcher(
+        self: &Arc<Self>,
+        who: Who,
+        is_use: bool,
+        sink: Arc<dyn Fn(&Invalidation) + Send + Sync>,
+    ) -> WatchGuard {
+        let watcher = Watcher { who, is_use, sink: sink.clone() };
+        self.state.write().watchers.get_or_insert_default().push(watcher);
         WatchGuard { session: self.clone(), sink }
     }
 }

@@ -19,6 +19,8 @@ pub(crate) enum At {
     Scan(Space),
     /// After one.
     Scanned(Space),
+    /// After a key of this space was looked up.
+    Got(Space),
 }
 
 pub(crate) struct Hooks {
@@ -109,13 +111,18 @@ impl Journal for Hooks {
         self.inner.durable()
     }
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.inner.get(space, key)
+        let value = self.inner.get(space, key);
+        self.at(At::Got(space));
+        value
     }
     fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<()> {
         self.at(At::Scan(space));
         self.inner.scan(space, from, to, visit)?;
         self.at(At::Scanned(space));
         Ok(())
+    }
+    fn last_key(&self, space: Space, from: &[u8], to: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.inner.last_key(space, from, to)
     }
     fn add_flusher(&self, flusher: Arc<dyn Flusher>) {
         self.inner.add_flusher(flusher);

@@ -1,6 +1,6 @@
 //! Forks, checkpoints, restores, eviction, restarts and crashes.
 
-use crate::rig::{FILE, Rig, names, put, text};
+use crate::rig::{FILE, OVERLAY_BYTES, Rig, names, put, text};
 use afs_session::{CreateSession, CreateSource, Fork, ImportSpec, ListSessions, UpdateSession};
 use afs_types::{CheckpointId, ROOT_INO, Reason, RequestId, SessionId};
 use std::collections::BTreeMap;
@@ -256,6 +256,27 @@ fn archive_resume_update_delete() {
     assert_eq!(text(&rig.get("sess_b"), "f").unwrap(), "x", "a fork outlives its parent");
 }
 
+/// The mount tells by it whether what the kernel has is of the session that there is now.
+#[test]
+fn an_id_that_is_used_again_is_of_a_later_time_whatever_the_clock_says() {
+    let rig = Rig::new();
+    rig.empty("sess_parent");
+    let id = Rig::id("sess_a");
+    let start = rig.clock.stopped();
+    let mut made = Vec::new();
+    for n in 0..4 {
+        // It stands still, goes back, and goes on.
+        rig.clock.stop_at(start + [0, 0, -3_600_000_000_000, 5][n]);
+        let session = if n % 2 == 0 { rig.empty("sess_a") } else { rig.fork("sess_parent", "sess_a") };
+        made.push(session.created_ns());
+        assert_eq!(rig.engine.get_session(&id).unwrap().record.created_ns, session.created_ns());
+        rig.engine.delete_session(&id, false, None).unwrap();
+    }
+    assert!(made.is_sorted_by(|before, after| before < after), "{made:?}");
+    let last = rig.empty("sess_a").created_ns();
+    assert_eq!(rig.restart().get("sess_a").created_ns(), last, "it stays what it was");
+}
+
 #[test]
 fn unlinked_open_files_live_until_closed() {
     let rig = Rig::new();
@@ -283,4 +304,51 @@ fn deep_fork_chains_stay_shallow_on_disk() {
     let last = rig.get("sess_119");
     assert_eq!(names(&last).len(), 120);
     assert_eq!(text(&last, "f60").unwrap(), "60");
+}
+
+/// One session that makes files, extents or attributes without end must not take the memory of all others.
+#[test]
+fn an_overlay_is_bounded_and_what_frees_is_never_refused() {
+    let rig = Rig::new();
+    let a = rig.empty("sess_a");
+    let value = vec![1; 60_000];
+    let mut made = Vec::new();
+    let refused = loop {
+        let name = format!("file-{}", made.len());
+        let done = a.create(ROOT_INO, name.as_bytes(), FILE, 0, 0).and_then(|(attr, _)| {
+            made.push(name);
+            (0..4).try_for_each(|n| {
+                a.setxattr(attr.ino, format!("user.{n}").as_bytes(), &value, None, 0, 0).map(drop)
+            })
+        });
+        match done {
+            Ok(()) => assert!(made.len() < 100, "24 MB of attributes"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused.reason, Reason::QuotaExceeded);
+    assert!(refused.message().contains(&OVERLAY_BYTES.to_string()) && made.len() > 60);
+    let batch = a.mkdir(ROOT_INO, b"dir", FILE, 0, 0).unwrap_err();
+    assert_eq!(batch.reason, Reason::QuotaExceeded);
+    // A session that comes back is as full as it was.
+    rig.engine.sync().unwrap();
+    drop(a);
+    let rig = rig.restart();
+    let a = rig.get("sess_a");
+    assert_eq!(a.mkdir(ROOT_INO, b"dir", FILE, 0, 0).unwrap_err().reason, Reason::QuotaExceeded);
+    // Whatever makes room is let through, attribute by attribute, too.
+    let ino = a.lookup(ROOT_INO, made[3].as_bytes()).unwrap().ino;
+    a.removexattr(ino, b"user.0", 0, 0).unwrap();
+    a.setxattr(ino, b"user.0", &value[..100], None, 0, 0).unwrap();
+    for name in &made[..2] {
+        a.unlink(ROOT_INO, name.as_bytes(), 0, 0).unwrap();
+    }
+    a.mkdir(ROOT_INO, b"dir", FILE, 0, 0).unwrap();
+    // A fork stands on the same overlay, and is no way round.
+    let b = rig.fork("sess_a", "sess_b");
+    let grown = (0..20).try_for_each(|n| {
+        let ino = b.create(ROOT_INO, format!("more-{n}").as_bytes(), FILE, 0, 0)?.0.ino;
+        b.setxattr(ino, b"user.more", &value, None, 0, 0).map(drop)
+    });
+    assert_eq!(grown.unwrap_err().reason, Reason::QuotaExceeded);
 }

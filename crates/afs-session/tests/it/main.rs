@@ -1,6 +1,7 @@
 //! The engine as a whole, on a simulated journal.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod expiry;
 mod hooks;
 mod lifecycle;
 mod model;
@@ -8,3 +9,5 @@ mod paths;
 mod races;
 mod rig;
 mod sealing;
+mod sources;
+mod unnamed;

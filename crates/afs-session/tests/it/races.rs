@@ -2,13 +2,14 @@
 
 use crate::hooks::At;
 use crate::rig::{FILE, LAYER_RECORDS, MAX_OPERATIONS, Rig, names, put, text};
-use afs_session::paths::{By, Precondition};
+use afs_session::paths::{By, Change, ChangeOp, ChangeSet, FileEdit, Patch, Precondition, Replacement};
 use afs_session::{CreateSession, Fork, ListSessions, Session, UpdateSession};
 use afs_store::{Journal, Space};
-use afs_types::{ROOT_INO, Reason, RequestId, Result, SessionId};
+use afs_types::{ROOT_INO, Reason, RequestId, Result, SessionId, SessionPath};
 use parking_lot::Mutex;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 fn named(id: &str, display_name: &str) -> CreateSession {
     CreateSession {
@@ -95,6 +96,7 @@ fn refuses(held: &Session, want: Reason) {
     assert_eq!(reason(held.readdir(ino, 0, &mut |_| true)), want);
     assert_eq!(reason(held.open(ino)), want);
     assert_eq!(reason(held.copy_range((ino, 0), (ino, 9), 1, 0)), want);
+    assert_eq!(reason(held.fsync()), want, "nothing of it is on disk any more, or not for its holders");
 }
 
 /// Whoever still held a deleted session wrote records and a head behind its end.
@@ -133,6 +135,56 @@ fn a_deleted_session_stays_deleted_whoever_holds_it() {
     rig.journal.scan(Space::Session, b"", None, &mut count).unwrap();
     rig.journal.scan(Space::Checkpoint, b"", None, &mut count).unwrap();
     assert_eq!(left, 0, "no head, no record, no checkpoint is left");
+}
+
+/// The server's own mount ended its watch before it was known whether the session would go, and nobody told it of what came then.
+#[test]
+fn who_watches_aside_hears_of_every_change_until_the_end() {
+    let rig = Rig::new();
+    let id = Rig::id("sess_a");
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let watch = |session: &Arc<Session>| {
+        let sink = told.clone();
+        session.watch_aside(7, Arc::new(move |event| sink.lock().push((event.all, event.gone))))
+    };
+    let held = rig.empty("sess_a");
+    let first = watch(&held);
+    let still_told = || {
+        assert!(told.lock().is_empty());
+        put(&held, "f", "x");
+        let changes = std::mem::take(&mut *told.lock());
+        assert!(!changes.is_empty() && changes.iter().all(|(all, _)| !all), "{changes:?}");
+    };
+    still_told();
+    assert_eq!(reason(rig.engine.delete_session(&id, false, Some(99))), Reason::RevisionMismatch);
+    still_told();
+    held.open(ROOT_INO).unwrap();
+    assert_eq!(reason(rig.engine.delete_session(&id, false, None)), Reason::InUse, "an open file is use");
+    assert_eq!(reason(rig.engine.archive_session(&id)), Reason::InUse);
+    held.release(ROOT_INO).unwrap();
+    still_told();
+    rig.hooks.refuse(Space::Session);
+    assert_eq!(reason(rig.engine.delete_session(&id, false, None)), Reason::NoSpace);
+    still_told();
+    rig.engine.archive_session(&id).unwrap();
+    assert_eq!(std::mem::take(&mut *told.lock()), [(true, false)], "a watch aside is no use");
+    rig.engine.resume_session(&id).unwrap();
+    let second = watch(&rig.get("sess_a"));
+    assert!(!rig.engine.evict(&id).unwrap(), "what is watched stays in RAM");
+    // Told before anybody can have the id again.
+    let (engine, sink, seen) = (rig.engine.clone(), told.clone(), Arc::new(Mutex::new(None)));
+    let made = seen.clone();
+    let third = rig.get("sess_a").watch_aside(
+        8,
+        Arc::new(move |_| {
+            let free = engine.resident(&Rig::id("sess_a")).is_none();
+            made.lock().get_or_insert((free, sink.lock().len()));
+        }),
+    );
+    rig.engine.delete_session(&id, false, None).unwrap();
+    assert_eq!((*told.lock()).as_slice(), [(true, true)]);
+    assert_eq!(*seen.lock(), Some((false, 1)));
+    drop((first, second, third));
 }
 
 #[test]
@@ -370,7 +422,7 @@ fn what_one_call_changes_is_bounded() {
         a.create(dir, format!("f{n}").as_bytes(), FILE, 0, 0).unwrap();
     }
     let before = a.stamp();
-    let path = afs_types::SessionPath::parse(b"/dir").unwrap();
+    let path = SessionPath::parse(b"/dir").unwrap();
     let removed = rig
         .engine
         .files(a.id())
@@ -487,5 +539,50 @@ fn one_source_is_made_once() {
         all.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     assert_eq!(named.iter().filter(|ok| **ok).count(), 1);
-    rig.engine.wait_source(&made[0], std::time::Duration::from_secs(60)).unwrap();
+    rig.engine.wait_source(&made[0], Duration::from_secs(60)).unwrap();
+}
+
+/// Changes of texts wait for memory while they hold the turn of their request id; a call that waits for none must not wait for that.
+#[test]
+fn changes_of_texts_keep_no_other_call_waiting_for_its_request_id() {
+    let rig = Rig::new();
+    rig.empty("sess_a");
+    let files = rig.engine.files(&Rig::id("sess_a")).unwrap();
+    let path = SessionPath::parse(b"/f").unwrap();
+    let write = || {
+        let op =
+            ChangeOp::Write { path: path.clone(), content: "old\n".into(), mode: None, create_parents: true };
+        ChangeSet {
+            changes: vec![Change { op, precondition: Precondition::default() }],
+            ..ChangeSet::default()
+        }
+    };
+    files.submit_changes(&write(), &By::default()).unwrap();
+    let edits = vec![Replacement { old: "old".into(), new: "new".into(), replace_all: false }];
+    let edit = FileEdit { edits, ..FileEdit::default() };
+    let patch = Patch { text: b"--- a/f\n+++ b/f\n@@ -1 +1 @@\n-new\n+newer\n".to_vec(), ..Patch::default() };
+    type Call<'a> = (&'a str, &'a dyn Fn(&By));
+    let calls: [Call<'_>; 3] = [
+        ("edit", &|by| drop(files.edit_file(&path, &edit, by).unwrap())),
+        ("patch", &|by| drop(files.apply_patch(&patch, by).unwrap())),
+        ("submit", &|by| drop(files.submit_changes(&write(), by).unwrap())),
+    ];
+    for (name, call) in calls {
+        let request_id = RequestId::parse(name).unwrap();
+        let (engine, id) = (rig.engine.clone(), request_id.clone());
+        let (made, is_made) = std::sync::mpsc::channel();
+        let in_time = Arc::new(Mutex::new(false));
+        let seen = in_time.clone();
+        // The change is under way, and its turn is taken.
+        rig.hooks.once(At::Submit(Space::Request), move || {
+            std::thread::spawn(move || {
+                let want = CreateSession { request_id: id, ..CreateSession::default() };
+                // Nobody is there to hear it if it came too late.
+                let _ = made.send(engine.create_session(want).map(drop));
+            });
+            *seen.lock() = matches!(is_made.recv_timeout(Duration::from_secs(20)), Ok(Ok(())));
+        });
+        call(&By { who: 0, request_id });
+        assert!(rig.hooks.ran() && *in_time.lock(), "{name}: a session waited for it");
+    }
 }

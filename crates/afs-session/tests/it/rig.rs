@@ -45,6 +45,12 @@ impl Rng for TestRng {
 /// Small, so that every test of any length begins new layers.
 pub(crate) const LAYER_RECORDS: u64 = 32;
 
+/// More than the deltas of most tests, so that they are merged as ever.
+pub(crate) const MERGED_DELTA_BYTES: usize = 16 << 10;
+
+/// Small enough to be reached.
+pub(crate) const OVERLAY_BYTES: u64 = 16 << 20;
+
 /// Small enough to be reached.
 pub(crate) const MAX_OPERATIONS: usize = 5_000;
 
@@ -84,7 +90,9 @@ impl Rig {
         let ids = Arc::new(UlidGen::new(clock.clone(), &*rng, 1));
         let config = EngineConfig {
             layer_records: LAYER_RECORDS,
+            merged_delta_bytes: MERGED_DELTA_BYTES,
             max_operations: MAX_OPERATIONS,
+            overlay_bytes: OVERLAY_BYTES,
             seal_bytes_per_s: u64::MAX,
             ..EngineConfig::new(dir.path().join("engine"))
         };

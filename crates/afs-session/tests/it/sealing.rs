@@ -1,6 +1,6 @@
 //! Folding and sealing in the background: what it does to disk and RAM, and that nobody can tell.
 
-use crate::rig::{FILE, LAYER_RECORDS, Rig, put, text};
+use crate::rig::{FILE, LAYER_RECORDS, MERGED_DELTA_BYTES, Rig, put, text};
 use afs_session::{Seek, Session};
 use afs_store::{Journal, Space};
 use afs_types::{Ino, ROOT_INO, Reason};
@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 fn unsealed(s: &Session) -> usize {
-    s.tree().inodes().iter().filter(|(_, i)| i.content.is_unsealed()).count()
+    s.tree().overlay_inodes().filter(|(_, i)| i.content.is_unsealed()).count()
 }
 
 fn count(rig: &Rig, space: Space) -> u64 {
@@ -258,6 +258,21 @@ fn segments_that_nothing_names_go_at_the_next_start() {
     assert_eq!(rig.blobs.usage().log_bytes, 0);
 }
 
+/// What README and docs/semantics.md say of deletions: a record goes, and no bytes. What nobody had sealed of a deleted session keeps its segment.
+#[test]
+fn a_deletion_removes_records_and_no_bytes() {
+    let rig = Rig::new();
+    put(&rig.empty("sess_a"), "f", "never sealed");
+    let (log, layers) = (segments(&rig), count(&rig, Space::Layer));
+    assert!(log.len() == 1 && layers > 0, "{log:?} {layers}");
+    rig.engine.delete_session(&Rig::id("sess_a"), false, None).unwrap();
+    let is_left = |rig: &Rig| segments(rig).contains(&log[0]) && count(rig, Space::Layer) == layers;
+    assert!(is_left(&rig));
+    let rig = rig.restart();
+    assert!(is_left(&rig), "not at the next start either");
+    assert_eq!(rig.engine.get_session(&Rig::id("sess_a")).unwrap_err().reason, Reason::SessionNotFound);
+}
+
 /// Extents that were copied name the segment they came from, whoever wrote it and however long ago.
 #[test]
 fn a_copied_extent_keeps_its_segment() {
@@ -296,4 +311,33 @@ fn when_in_doubt_no_segment_is_removed() {
     assert_eq!(segments(&rig).len(), 1, "the server that wrote it noted nothing");
     let rig = rig.restart();
     assert_eq!(segments(&rig).len(), 1);
+}
+
+/// A value that the journal does not take must never come up: what is in the layers' records would be gone with them.
+#[test]
+fn deltas_are_not_merged_without_end() {
+    let rig = Rig::new();
+    let a = rig.empty("sess_a");
+    let value = |n: usize| vec![n as u8; 3_000];
+    for n in 0..16 {
+        let ino = a.create(ROOT_INO, format!("file-{n}").as_bytes(), FILE, 0, 0).unwrap().0.ino;
+        a.setxattr(ino, b"user.big", &value(n), None, 0, 0).unwrap();
+        rig.engine.seal(&a).unwrap();
+    }
+    drop(a);
+    let mut sizes = Vec::new();
+    rig.journal.sync().unwrap();
+    let mut note = |_: &[u8], value: &[u8]| {
+        sizes.push(value.len());
+        Ok(ControlFlow::Continue(()))
+    };
+    rig.journal.scan(Space::Delta, b"", None, &mut note).unwrap();
+    assert!(sizes.iter().all(|bytes| *bytes <= MERGED_DELTA_BYTES), "{sizes:?}");
+    assert!(sizes.iter().any(|bytes| *bytes > MERGED_DELTA_BYTES / 2), "nothing was merged: {sizes:?}");
+    let rig = rig.restart();
+    let a = rig.get("sess_a");
+    for n in 0..16 {
+        let ino = a.lookup(ROOT_INO, format!("file-{n}").as_bytes()).unwrap().ino;
+        assert_eq!(*a.getxattr(ino, b"user.big").unwrap(), value(n)[..]);
+    }
 }

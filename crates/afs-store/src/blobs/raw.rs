@@ -7,7 +7,7 @@
 //! Deliberately absent: verification of what the kernel reads by itself through the path (see `BlobStore::verify`).
 
 use super::append::{damaged, sync_dir};
-use afs_types::{BlobId, Error, Result};
+use afs_types::{BlobId, Error, Reason, Result};
 use blake3::hazmat::{
     ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root,
 };
@@ -149,14 +149,23 @@ pub(super) struct NewRaw {
     published: AtomicBool,
     /// Held while it is synced: whoever comes second waits until it is on disk. Big files are synced as soon as they are written, so that a
     /// commit does not wait for gigabytes of somebody else.
-    synced: Mutex<bool>,
+    synced: Mutex<Synced>,
     /// The blob is in the index already, as a record of a pack.
     pub(super) was_packed: bool,
 }
 
+/// Whether a file is on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Synced {
+    NotYet,
+    Done,
+    /// Linux reports an error of writing back once: a later sync would succeed although the bytes are gone.
+    Failed,
+}
+
 impl NewRaw {
     fn new(id: BlobId, open: OpenRaw, temp: PathBuf) -> Self {
-        let (published, synced) = (AtomicBool::new(false), Mutex::new(false));
+        let (published, synced) = (AtomicBool::new(false), Mutex::new(Synced::NotYet));
         Self { id, open: Arc::new(open), temp, published, synced, was_packed: false }
     }
     pub(super) fn is_published(&self) -> bool {
@@ -166,14 +175,23 @@ impl NewRaw {
     pub(super) fn discard(&self) {
         let _ = std::fs::remove_file(&self.temp);
     }
+    /// Makes the file's bytes durable. Once that has failed, it fails for ever.
     pub(super) fn sync(&self) -> Result<()> {
         let mut synced = self.synced.lock();
-        if !*synced {
-            let done = self.open.file.sync_data();
-            done.map_err(|e| Error::io(format_args!("sync {}", self.temp.display()), e))?;
-            *synced = true;
+        match *synced {
+            Synced::Done => return Ok(()),
+            Synced::Failed => {
+                let file = self.temp.display();
+                return Err(Error::new(
+                    Reason::Io,
+                    format!("{file} could not be synced, and is not tried again"),
+                ));
+            }
+            Synced::NotYet => {}
         }
-        Ok(())
+        let done = self.open.file.sync_data();
+        *synced = if done.is_ok() { Synced::Done } else { Synced::Failed };
+        done.map_err(|e| Error::io(format_args!("sync {}", self.temp.display()), e))
     }
 }
 
@@ -271,6 +289,31 @@ impl RawStore {
         let measured = self.measure(&mut &file);
         let (id, shape) = measured.inspect_err(|_| std::fs::remove_file(&temp).unwrap_or_default())?;
         Ok(Some(Arc::new(NewRaw::new(id, OpenRaw::new(file, Arc::new(shape)), temp))))
+    }
+
+    /// One more name of a whole file that nobody writes to any more; none where the file system cannot do that.
+    pub(super) fn link_file(&self, path: &Path, file: &File) -> Result<Option<Arc<NewRaw>>> {
+        let temp = self.temp();
+        if std::fs::hard_link(path, &temp).is_err() {
+            return Ok(None);
+        }
+        let linked = File::open(&temp).and_then(|linked| Ok((file_id(file)? == file_id(&linked)?, linked)));
+        let measured = linked.map_err(|e| Error::io(format_args!("open {}", temp.display()), e)).and_then(
+            |(is_same, linked)| {
+                // The name may have been given to another file, or a symbolic link, meanwhile.
+                let measured = if is_same { Some(self.measure(&mut &linked)?) } else { None };
+                Ok(measured.map(|found| (found, linked)))
+            },
+        );
+        match measured {
+            Ok(Some(((id, shape), linked))) => {
+                Ok(Some(Arc::new(NewRaw::new(id, OpenRaw::new(linked, Arc::new(shape)), temp))))
+            }
+            other => {
+                let _ = std::fs::remove_file(&temp);
+                other.map(|_| None)
+            }
+        }
     }
 
     fn fill(
@@ -470,6 +513,12 @@ fn sync_all(new: &[Arc<NewRaw>]) -> Result<()> {
     })
 }
 
+/// Which file it is.
+fn file_id(file: &File) -> std::io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    file.metadata().map(|m| (m.dev(), m.ino()))
+}
+
 fn create(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).open(path)
 }
@@ -496,6 +545,21 @@ mod tests {
             assert_eq!(id.0, *blake3::keyed_hash(&key, &bytes[..len]).as_bytes(), "{len}");
             assert!(shape.is_sane(), "{len}");
             assert_eq!(shape.id(&key), (shape.chunks.len() > 1).then_some(id), "{len}");
+        }
+    }
+
+    /// The kernel tells of lost pages once; the second sync of such a file says that all is well.
+    #[test]
+    fn a_sync_that_failed_is_not_tried_again() {
+        // A pipe cannot be synced, so the first attempt fails, and each later one would again: what counts is that there is none.
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let file = File::from(std::os::fd::OwnedFd::from(reader));
+        let shape = RawShape { len: 0, chunk_log2: CHUNK_LOG2, chunks: Vec::new() };
+        let raw = NewRaw::new(BlobId([1; 32]), OpenRaw::new(file, Arc::new(shape)), PathBuf::from("temp/0"));
+        assert!(raw.sync().unwrap_err().message().contains("os error"));
+        assert_eq!(*raw.synced.lock(), Synced::Failed);
+        for _ in 0..2 {
+            assert!(raw.sync().unwrap_err().message().contains("not tried again"));
         }
     }
 

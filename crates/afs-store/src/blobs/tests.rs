@@ -773,3 +773,33 @@ fn other_tenants_names_tell_nothing() {
     hasher.update(b"x");
     assert_eq!(hasher.finalize(), blake3::Hash::from_bytes(bench.store.hash(b"x").0));
 }
+
+/// A pack that came with an import lies there already: it becomes a blob without a second copy, and outlives the name it had.
+#[test]
+fn a_finished_file_becomes_a_blob_without_a_copy() {
+    use std::os::unix::fs::MetadataExt;
+    let bench = Bench::new();
+    let (large, small) = (noise(1, 3 << 20), noise(2, 1000));
+    let path = bench.dir.path().join("finished");
+    std::fs::write(&path, &large).unwrap();
+    let inode = std::fs::metadata(&path).unwrap().ino();
+    let mut writer = bench.store.pack_writer().unwrap();
+    let (id, len) = writer.put_finished(&path).unwrap();
+    assert_eq!((id, len), (bench.store.hash(&large), 3 << 20));
+    // Again, as an import that is repeated does it.
+    assert_eq!(writer.put_finished(&path).unwrap(), (id, len));
+    std::fs::write(bench.dir.path().join("short"), &small).unwrap();
+    let (short, _) = writer.put_finished(&bench.dir.path().join("short")).unwrap();
+    writer.finish().unwrap();
+    bench.journal.sync().unwrap();
+    let stored = bench.store.raw_file(&id).unwrap().unwrap();
+    assert_eq!(std::fs::metadata(stored).unwrap().ino(), inode, "a copy");
+    std::fs::remove_file(&path).unwrap();
+    let bench = bench.restart();
+    assert_eq!(bench.read(&id).unwrap(), large);
+    assert_eq!(bench.read(&short).unwrap(), small);
+    assert_eq!(bench.files("temp"), Vec::<PathBuf>::new());
+    // No blob comes of what is not there.
+    let mut writer = bench.store.pack_writer().unwrap();
+    writer.put_finished(&path).unwrap_err();
+}

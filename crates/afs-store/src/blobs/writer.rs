@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Buffered before a `pwrite`.
@@ -242,6 +243,20 @@ impl PackWriter {
         let mut bytes = vec![0; len as usize];
         super::read_all(file, &mut bytes)?;
         self.put(&bytes)
+    }
+
+    /// Stores a file that nobody writes to any more, under any of its names, unless it is there; returns its length, too. A large one on the
+    /// store's own file system becomes another name of the same file. Otherwise like [`PackWriter::put`].
+    pub fn put_finished(&mut self, path: &Path) -> Result<(BlobId, u64)> {
+        let step = |e| Error::io(format_args!("read {}", path.display()), e);
+        let file = File::open(path).map_err(step)?;
+        let len = file.metadata().map_err(step)?.len();
+        if len >= limits::PACK_BLOB_BYTES
+            && let Some(raw) = self.store.core.raw.link_file(path, &file)?
+        {
+            return Ok((self.store.adopt(raw)?.0, len));
+        }
+        Ok((self.put_file(&file, len)?, len))
     }
 
     /// Makes every id returned so far safe to name in a batch submitted from now on.

@@ -59,6 +59,8 @@ impl<S> Shared<S> {
         let forming = queue.forming;
         queue.batches = Vec::new();
         queue.bytes = 0;
+        // Whoever waited for room goes on, and hears of the failure.
+        self.queued.store(0, Ordering::Relaxed);
         let callbacks = std::mem::take(&mut queue.callbacks);
         drop(queue);
         self.wake(forming - 1);
@@ -103,6 +105,7 @@ impl<S: GroupStore> Shared<S> {
         let mut queue = self.queue.lock();
         queue.committing = false;
         queue.bytes = queue.bytes.saturating_sub(taken.bytes);
+        self.queued.store(queue.bytes, Ordering::Relaxed);
         let blocked = queue.blocked > 0;
         let more = queue.waiters > 0 || queue.closing || !queue.callbacks.is_empty();
         drop(queue);

@@ -39,7 +39,7 @@ impl Edit {
             ..api::EditFileRequest::default()
         };
         let answer = cx.client()?.edit_file(request).await?;
-        cx.out.result(&answer, |_| answer.diff.clone());
+        cx.out.result(&answer, |_| cx.out.content(&answer.diff).into_owned());
         Ok(())
     }
 }

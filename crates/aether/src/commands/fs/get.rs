@@ -2,6 +2,7 @@
 
 use super::put::local;
 use crate::context::Context;
+use crate::output::shown;
 use crate::values::{Target, target};
 use afs_client::{Client, api};
 use afs_types::{Error, Reason, Result, SessionPath, unescape};
@@ -101,7 +102,8 @@ impl Get {
                 }
                 api::EntryType::File => self.file(client, &path, &to, Some(entry.mode)).await?,
                 api::EntryType::Special | api::EntryType::Unspecified => {
-                    cx.out.remark(&format!("left out: {} is neither file, directory nor link", entry.path));
+                    let path = shown(&entry.path);
+                    cx.out.remark(&format!("left out: {path} is neither file, directory nor link"));
                     continue;
                 }
             }

@@ -2,6 +2,7 @@
 
 use crate::commands::all_pages;
 use crate::context::Context;
+use crate::output::shown;
 use crate::values::{Target, target};
 use afs_client::api;
 use afs_types::Result;
@@ -20,6 +21,9 @@ pub(crate) struct Glob {
     /// Only what differs from the session's base
     #[arg(long)]
     changed: bool,
+    /// Exact paths, each ended by NUL
+    #[arg(short = '0', long)]
+    null: bool,
     /// Most entries to show
     #[arg(long, default_value_t = 100_000)]
     limit: usize,
@@ -38,7 +42,11 @@ impl Glob {
             changed_only: self.changed,
         };
         let entries = all_pages!(self.limit, |token| client.glob(request(token)), entries);
-        cx.out.result(&entries, |_| entries.iter().map(|e| format!("{}\n", e.path)).collect());
+        if self.null && !cx.out.json {
+            entries.iter().for_each(|e| cx.out.exact(&e.path));
+            return Ok(());
+        }
+        cx.out.result(&entries, |_| entries.iter().map(|e| shown(&e.path) + "\n").collect());
         Ok(())
     }
 }

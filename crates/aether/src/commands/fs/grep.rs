@@ -1,7 +1,7 @@
 //! `aether fs grep`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
 
 use crate::context::Context;
-use crate::output::Style;
+use crate::output::{Output, shown};
 use crate::values::{Target, target};
 use afs_client::api;
 use afs_types::Result;
@@ -31,6 +31,9 @@ pub(crate) struct Grep {
     /// Only the paths of files that match
     #[arg(short = 'l', long)]
     files: bool,
+    /// With --files: exact paths, each ended by NUL
+    #[arg(short = '0', long, requires = "files")]
+    null: bool,
     /// Leave out .git and what .gitignore files name
     #[arg(long)]
     gitignore: bool,
@@ -64,9 +67,12 @@ impl Grep {
             if cx.out.json {
                 cx.out.json_value(&found);
             } else if !self.files {
-                cx.out.bytes(lines(&found, &cx.out.style).as_bytes());
+                cx.out.bytes(lines(&found, cx.out).as_bytes());
             } else if found.path != last_path {
-                cx.out.bytes(format!("{}\n", found.path).as_bytes());
+                match self.null {
+                    true => cx.out.exact(&found.path),
+                    false => cx.out.bytes(format!("{}\n", shown(&found.path)).as_bytes()),
+                }
                 last_path.clone_from(&found.path);
             }
             if found.truncated {
@@ -77,12 +83,14 @@ impl Grep {
     }
 }
 
-fn lines(found: &api::GrepMatch, style: &Style) -> String {
-    let path = style.bold(&found.path);
+fn lines(found: &api::GrepMatch, out: Output) -> String {
+    let path = out.style.bold(&shown(&found.path));
     let first = found.line.saturating_sub(found.context_before.len() as u64);
-    let before = found.context_before.iter().zip(first..).map(|(t, n)| format!("{path}-{n}-{t}\n"));
-    let own = found.text.lines().zip(found.line..).map(|(t, n)| format!("{path}:{n}:{t}\n"));
+    let before =
+        found.context_before.iter().zip(first..).map(|(t, n)| format!("{path}-{n}-{}\n", out.content(t)));
+    let own = found.text.lines().zip(found.line..).map(|(t, n)| format!("{path}:{n}:{}\n", out.content(t)));
     let next = found.line + found.text.lines().count().max(1) as u64;
-    let after = found.context_after.iter().zip(next..).map(|(t, n)| format!("{path}-{n}-{t}\n"));
+    let after =
+        found.context_after.iter().zip(next..).map(|(t, n)| format!("{path}-{n}-{}\n", out.content(t)));
     before.chain(own).chain(after).collect()
 }

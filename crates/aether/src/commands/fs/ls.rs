@@ -1,6 +1,6 @@
 //! `aether fs ls`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
 
-use super::{long_listing, short_name};
+use super::{last_name, long_listing, short_name};
 use crate::commands::all_pages;
 use crate::context::Context;
 use crate::values::{Target, target};
@@ -16,6 +16,9 @@ pub(crate) struct Ls {
     /// Also mode, owner, size and time
     #[arg(short, long)]
     long: bool,
+    /// Exact names, each ended by NUL
+    #[arg(short = '0', long, conflicts_with = "long")]
+    null: bool,
     /// Look at this checkpoint, this commit, or `base`
     #[arg(long, default_value = "")]
     at: String,
@@ -24,6 +27,10 @@ pub(crate) struct Ls {
 impl Ls {
     pub(crate) async fn run(self, cx: &Context) -> Result<()> {
         let entries = entries(cx, &self.dir, 1, &self.at).await?;
+        if self.null && !cx.out.json {
+            entries.iter().for_each(|e| cx.out.exact(last_name(e)));
+            return Ok(());
+        }
         cx.out.result(&entries, |_| match self.long {
             true => long_listing(&entries, short_name),
             false => entries.iter().map(|e| short_name(e) + "\n").collect(),

@@ -1,6 +1,7 @@
 //! `aether fs manifest`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
 
 use crate::context::Context;
+use crate::output::shown;
 use crate::text;
 use crate::values::{Target, target};
 use afs_client::api;
@@ -29,7 +30,8 @@ impl Manifest {
             match cx.out.json {
                 true => cx.out.json_value(&e),
                 false => {
-                    let line = format!("{} {:>12} {} {}\n", text::mode(e.mode), e.size, e.etag, e.path);
+                    let (etag, path) = (shown(&e.etag), shown(&e.path));
+                    let line = format!("{} {:>12} {etag} {path}\n", text::mode(e.mode), e.size);
                     cx.out.bytes(line.as_bytes());
                 }
             }

@@ -20,7 +20,7 @@ mod tree;
 mod write;
 
 use crate::context::Context;
-use crate::output::table;
+use crate::output::{shown, table};
 use crate::text;
 use afs_client::api;
 use afs_types::Result;
@@ -92,11 +92,16 @@ fn long_listing(entries: &[api::Entry], shown: impl Fn(&api::Entry) -> String) -
     table(["MODE", "OWNER", "SIZE", "MODIFIED", "NAME"], rows)
 }
 
-/// The last component, with `/` behind a directory.
+/// The last component, in the API's form.
+fn last_name(entry: &api::Entry) -> &str {
+    entry.path.rsplit('/').next().unwrap_or_default()
+}
+
+/// The last component for people, with `/` behind a directory.
 fn short_name(entry: &api::Entry) -> String {
-    let name = entry.path.rsplit('/').next().unwrap_or_default();
+    let name = shown(last_name(entry));
     match entry.r#type() {
         api::EntryType::Directory => format!("{name}/"),
-        _ => name.to_owned(),
+        _ => name,
     }
 }

@@ -2,6 +2,7 @@
 
 use super::put::local;
 use crate::context::Context;
+use crate::output::shown;
 use crate::values;
 use afs_client::api;
 use afs_types::{Error, Reason, Result, SessionId, limits};
@@ -40,7 +41,7 @@ impl Patch {
             ..api::ApplyPatchRequest::default()
         };
         let answer = cx.client()?.apply_patch(request).await?;
-        cx.out.result(&answer, |_| answer.changes.iter().map(|c| format!("{}\n", c.path)).collect());
+        cx.out.result(&answer, |_| answer.changes.iter().map(|c| shown(&c.path) + "\n").collect());
         Ok(())
     }
 }

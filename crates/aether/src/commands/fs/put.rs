@@ -2,6 +2,7 @@
 
 use super::changed;
 use crate::context::Context;
+use crate::output::shown;
 use crate::values::{Target, target};
 use afs_client::{Client, api};
 use afs_types::{Error, Name, Reason, Result, escape};
@@ -71,7 +72,8 @@ async fn directory(cx: &Context, client: &Client, from: &Path, to: &Target, pare
             } else if kind.is_file() {
                 file(client, &path, &destination, false).await?;
             } else {
-                cx.out.remark(&format!("left out: {} is neither file, directory nor link", path.display()));
+                let path = shown(&path.display().to_string());
+                cx.out.remark(&format!("left out: {path} is neither file, directory nor link"));
                 continue;
             }
             counted += 1;

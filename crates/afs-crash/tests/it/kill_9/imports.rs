@@ -78,13 +78,19 @@ impl Imports {
     async fn go_on(&mut self) -> Result<api::Source, Error> {
         let wait_seconds = 60;
         let source_id = self.create().await?.source_id;
-        let mut source = self.client.get_source(api::GetSourceRequest { source_id, wait_seconds }).await?;
+        let mut source = self
+            .client
+            .get_source(api::GetSourceRequest { source_id, wait_seconds, import_number: 0 })
+            .await?;
         if source.state() == ResourceState::Failed {
             self.resumed += 1;
             let source_id = self.id();
             self.client.refresh_source(api::RefreshSourceRequest { source_id, ..Default::default() }).await?;
             let source_id = self.id();
-            source = self.client.get_source(api::GetSourceRequest { source_id, wait_seconds }).await?;
+            source = self
+                .client
+                .get_source(api::GetSourceRequest { source_id, wait_seconds, import_number: 0 })
+                .await?;
         }
         Ok(source)
     }

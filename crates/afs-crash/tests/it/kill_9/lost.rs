@@ -70,6 +70,7 @@ fn what_was_lost_is_said_even_when_others_wrote_more_since() {
     for number in 1..=TRIES {
         let name = format!("lost-{number}");
         let mut file = File::create(bed.path("kept")).unwrap();
+        let (other, dir) = (File::open(bed.path("kept")).unwrap(), File::open(&bed.remote.dir).unwrap());
         file.sync_all().unwrap();
         File::create(bed.path(&name)).unwrap();
         file.write_all(b"answered, not durable").unwrap();
@@ -82,6 +83,13 @@ fn what_was_lost_is_said_even_when_others_wrote_more_since() {
         if is_lost {
             assert!(synced.is_err(), "a file is lost, and fsync succeeds");
             file.sync_all().expect("said once is enough");
+            for handle in [other, dir] {
+                assert!(handle.sync_all().is_err(), "one handle was told, and another's fsync succeeds");
+                handle.sync_all().expect("said once is enough");
+            }
+            drop(file);
+            let (status, said) = bed.remote.stop();
+            assert!(status.code() == Some(1) && said.contains("lost changes"), "{status}: {said}");
             return;
         }
     }

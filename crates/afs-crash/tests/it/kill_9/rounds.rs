@@ -107,8 +107,11 @@ fn leave(mut world: World) {
         assert!(paths.lines().any(|path| path == "src/main.rs"), "{paths}");
     }
     for remote in world.take_remotes() {
-        let status = remote.stop();
-        assert!(status.success(), "a remote mount ended with {status}");
+        let (status, said) = remote.stop();
+        // After so many kills a mount has lost something, and says so to whoever unmounts, whatever its fsyncs have said before.
+        let has_lost = said.contains("lost changes of this mount");
+        assert_eq!(status.success(), !has_lost, "a remote mount ended with {status}: {said}");
+        assert!(status.success() || status.code() == Some(1), "a remote mount ended with {status}: {said}");
     }
     let status = world.server.terminate();
     assert!(status.success(), "{status}:\n{}", world.server.log());

@@ -70,8 +70,6 @@ pub(super) struct Worker {
     held: Option<File>,
     /// The mount outlives the server, which tells whoever has lost something.
     pub(super) survives: bool,
-    /// A mount's fsync failed since the server died.
-    was_told: bool,
     /// Negative control: every answer is written down as durable.
     pub(super) believes_all: bool,
     has_log: bool,
@@ -91,7 +89,6 @@ impl Worker {
             held_path: None,
             held: None,
             survives: false,
-            was_told: false,
             believes_all: false,
             has_log,
             chance,
@@ -106,7 +103,6 @@ impl Worker {
 
     /// Before a round's load.
     pub(super) fn prepare(&mut self) -> io::Result<()> {
-        self.was_told = false;
         self.held = self.held_path.as_ref().map(File::open).transpose()?;
         Ok(())
     }
@@ -170,10 +166,7 @@ impl Worker {
                 self.ledger.is_durable();
                 !load.is_killed()
             }
-            Some(Err(_)) if load.is_killed() => {
-                self.was_told = true;
-                false
-            }
+            Some(Err(_)) if load.is_killed() => false,
             Some(Err(error)) => {
                 load.found(format!("{}: fsync failed while the server ran: {error}", self.name()));
                 false
@@ -201,7 +194,8 @@ impl Worker {
                 Ok(()) => Ok(()),
                 Err(error) => Err(format!("{}: fsync fails after it said so once: {error}", self.name())),
             },
-            (true, Ok(())) if fit.most < self.ledger.answered_steps() && !self.was_told => Err(format!(
+            // Whatever other handles were told.
+            (true, Ok(())) if fit.most < self.ledger.answered_steps() => Err(format!(
                 "{}: {} of {} steps are left, and fsync succeeds as if nothing was lost",
                 self.name(),
                 fit.most,

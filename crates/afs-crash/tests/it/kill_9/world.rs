@@ -282,7 +282,8 @@ async fn set_up(client: &Client, home: &Path) -> Result<(), Error> {
     let git = api::GitSpec { url: repository.to_str().unwrap().to_owned(), ..Default::default() };
     let spec = Some(api::SourceSpec { spec: Some(api::source_spec::Spec::Git(git)) });
     let source = client.create_source(api::CreateSourceRequest { spec, ..Default::default() }).await?;
-    let wait = api::GetSourceRequest { source_id: source.source_id.clone(), wait_seconds: 60 };
+    let source_id = source.source_id.clone();
+    let wait = api::GetSourceRequest { source_id, wait_seconds: 60, import_number: 0 };
     client.get_source(wait).await?;
     make_session(client, GIT, &source.source_id).await?;
     make_area(client, GIT, "life").await

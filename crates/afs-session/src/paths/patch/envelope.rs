@@ -5,6 +5,7 @@
 //! dashes as plain ones; context keeps the file's own spelling.
 
 use super::hunks::{Budget, Sign, shown};
+use super::text_lines::Lines as TextLines;
 use super::{Action, FilePatch, Kind, Moved, Text, patch_path};
 use afs_types::{Error, Reason, Result};
 
@@ -129,10 +130,13 @@ fn chunks(lines: &mut Lines<'_>, header: usize) -> Result<Vec<Chunk>> {
 
 /// The text after all chunks.
 pub(crate) fn apply(old: &str, chunks: &[Chunk]) -> Result<String> {
-    let lines: Vec<&str> = old.split_inclusive('\n').collect();
-    let crlf = lines.first().is_some_and(|l| l.ends_with("\r\n"));
+    let lines = TextLines::of(old)?;
+    let crlf = lines.get(0).is_some_and(|l| l.ends_with("\r\n"));
     let end = if crlf { "\r\n" } else { "\n" };
-    let (mut out, mut at) = (String::with_capacity(old.len()), 0);
+    // What comes at most, with the end of a last line that had none.
+    let new = chunks.iter().flat_map(|c| &c.lines).filter(|(sign, _)| *sign == Sign::New);
+    let most = old.len() + new.map(|(_, line)| line.len() + 2 * end.len()).sum::<usize>();
+    let (mut out, mut at) = (String::with_capacity(most), 0);
     let budget = Budget::new();
     for (n, chunk) in chunks.iter().enumerate() {
         let from = chunk.after.iter().try_fold(at, |from, text| {
@@ -143,7 +147,7 @@ pub(crate) fn apply(old: &str, chunks: &[Chunk]) -> Result<String> {
             let first = chunk.lines.iter().find(|(s, l)| *s != Sign::New && !l.trim().is_empty());
             conflict(&lines, n, first.map_or("", |(_, l)| l), from)
         })?;
-        out.extend(lines[at..place].iter().copied());
+        out.push_str(lines.span(at..place));
         at = place;
         for (sign, line) in &chunk.lines {
             match (sign, lines.get(at)) {
@@ -164,12 +168,12 @@ pub(crate) fn apply(old: &str, chunks: &[Chunk]) -> Result<String> {
             }
         }
     }
-    out.extend(lines[at..].iter().copied());
+    out.push_str(lines.span(at..lines.len()));
     Ok(out)
 }
 
 /// Where a chunk's old lines are.
-fn place_of(lines: &[&str], chunk: &Chunk, from: usize, budget: &Budget) -> Option<usize> {
+fn place_of(lines: &TextLines<'_, str>, chunk: &Chunk, from: usize, budget: &Budget) -> Option<usize> {
     let old: Vec<&str> =
         chunk.lines.iter().filter(|(s, _)| *s != Sign::New).map(|(_, l)| l.as_str()).collect();
     if old.is_empty() {
@@ -185,14 +189,20 @@ fn place_of(lines: &[&str], chunk: &Chunk, from: usize, budget: &Budget) -> Opti
 }
 
 /// The first place from `from` on where all of `want` is; at the end if that is asked for and it is there.
-fn seek(lines: &[&str], want: &[&str], from: usize, at_end: bool, budget: &Budget) -> Option<usize> {
+fn seek(
+    lines: &TextLines<'_, str>,
+    want: &[&str],
+    from: usize,
+    at_end: bool,
+    budget: &Budget,
+) -> Option<usize> {
     let last = lines.len().checked_sub(want.len())?;
     let ways: [fn(&str) -> String; 4] =
         [|l| l.to_owned(), |l| l.trim_end().to_owned(), |l| l.trim().to_owned(), |l| plain(l.trim())];
     ways.into_iter().find_map(|way| {
         let want: Vec<String> = want.iter().map(|l| way(l)).collect();
         let fits = |at: &usize| {
-            want.iter().zip(&lines[*at..]).all(|(w, have)| budget.spend() && way(bare(have)) == *w)
+            want.iter().zip(lines.from(*at)).all(|(w, have)| budget.spend() && way(bare(have)) == *w)
         };
         let end = (at_end && last >= from).then_some(last);
         end.into_iter().chain(from..=last).take_while(|_| !budget.is_spent()).find(fits)
@@ -216,9 +226,9 @@ fn plain(line: &str) -> String {
     line.chars().map(one).collect()
 }
 
-fn conflict(lines: &[&str], n: usize, want: &str, from: usize) -> Error {
-    let rest = lines.get(from..).unwrap_or_default().concat();
-    let near = super::super::edit::closest_line(&rest, want);
+fn conflict(lines: &TextLines<'_, str>, n: usize, want: &str, from: usize) -> Error {
+    let rest = lines.span(from.min(lines.len())..lines.len());
+    let near = super::super::edit::closest_line(rest, want);
     let near = near.map(|(line, text)| (line + from, text));
     let error = |what: String| {
         let message = format!(

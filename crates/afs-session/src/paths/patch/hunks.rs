@@ -3,6 +3,7 @@
 //! A hunk fits where all its old lines are, nearest to where it says it is; hunks do not overlap and stay in order. Lines must be
 //! equal, but for one thing: a hunk written with LF fits a text with CR LF, and what it adds gets CR LF then.
 
+use super::text_lines::Lines;
 use afs_types::{Error, Name, Reason, Result};
 use std::cell::Cell;
 
@@ -75,8 +76,10 @@ impl Hunk {
 
 /// The text after all hunks.
 pub(crate) fn apply(old: &[u8], hunks: &[Hunk]) -> Result<Vec<u8>> {
-    let lines: Vec<&[u8]> = old.split_inclusive(|b| *b == b'\n').collect();
-    let mut out = Vec::with_capacity(old.len());
+    let lines = Lines::of(old)?;
+    // What comes at most; a line end may become CR LF.
+    let new = hunks.iter().flat_map(|h| &h.lines).filter(|(sign, _)| *sign == Sign::New);
+    let mut out = Vec::with_capacity(old.len() + new.map(|(_, line)| line.len() + 1).sum::<usize>());
     let (mut at, mut drift) = (0, 0_isize);
     let budget = Budget::new();
     for (n, hunk) in hunks.iter().enumerate() {
@@ -85,18 +88,19 @@ pub(crate) fn apply(old: &[u8], hunks: &[Hunk]) -> Result<Vec<u8>> {
         let near = nominal.saturating_add_signed(drift).clamp(at, lines.len());
         let place = find(&lines, &want, at, near, &budget).ok_or_else(|| conflict(&lines, hunk, n, near))?;
         drift = place as isize - nominal as isize;
-        out.extend_from_slice(&lines[at..place].concat());
-        put(&mut out, &lines[place..place + want.len()], hunk);
+        out.extend_from_slice(lines.span(at..place));
+        put(&mut out, lines.from(place).take(want.len()), hunk);
         at = place + want.len();
     }
-    out.extend_from_slice(&lines[at..].concat());
+    out.extend_from_slice(lines.span(at..lines.len()));
     Ok(out)
 }
 
 /// The place nearest to `near` and not before `from` where `want` is.
-fn find(lines: &[&[u8]], want: &[&[u8]], from: usize, near: usize, budget: &Budget) -> Option<usize> {
+fn find(lines: &Lines<'_, [u8]>, want: &[&[u8]], from: usize, near: usize, budget: &Budget) -> Option<usize> {
     let last = lines.len().checked_sub(want.len())?;
-    let fits = |at: &usize| want.iter().zip(&lines[*at..]).all(|(w, have)| budget.spend() && equal(have, w));
+    let fits =
+        |at: &usize| want.iter().zip(lines.from(*at)).all(|(w, have)| budget.spend() && equal(have, w));
     if want.is_empty() {
         return Some(near);
     }
@@ -110,8 +114,7 @@ fn equal(have: &[u8], want: &[u8]) -> bool {
     have == want || have.strip_suffix(b"\r\n").is_some_and(|h| want.strip_suffix(b"\n") == Some(h))
 }
 
-fn put(out: &mut Vec<u8>, have: &[&[u8]], hunk: &Hunk) {
-    let mut have = have.iter();
+fn put<'t>(out: &mut Vec<u8>, mut have: impl Iterator<Item = &'t [u8]>, hunk: &Hunk) {
     let mut crlf = false;
     for (sign, line) in &hunk.lines {
         match sign {
@@ -120,7 +123,7 @@ fn put(out: &mut Vec<u8>, have: &[&[u8]], hunk: &Hunk) {
                 None => out.extend_from_slice(line),
             },
             Sign::Same | Sign::Gone => {
-                let old: &[u8] = have.next().map_or(&[], |l| *l);
+                let old: &[u8] = have.next().unwrap_or(&[]);
                 crlf = old.ends_with(b"\r\n") && !line.ends_with(b"\r\n");
                 if *sign == Sign::Same {
                     out.extend_from_slice(old);
@@ -130,9 +133,9 @@ fn put(out: &mut Vec<u8>, have: &[&[u8]], hunk: &Hunk) {
     }
 }
 
-fn conflict(lines: &[&[u8]], hunk: &Hunk, n: usize, near: usize) -> Error {
+fn conflict(lines: &Lines<'_, [u8]>, hunk: &Hunk, n: usize, near: usize) -> Error {
     let want = hunk.side(Sign::New);
-    let differs = want.iter().zip(&lines[near..]).take_while(|(w, have)| equal(have, w)).count();
+    let differs = want.iter().zip(lines.from(near)).take_while(|(w, have)| equal(have, w)).count();
     let line = near + differs + 1;
     let there = match lines.get(near + differs) {
         Some(have) => format!("the file has {}", shown(have)),

@@ -36,6 +36,124 @@ fn globs() {
     );
 }
 
+#[test]
+fn a_file_with_more_matches_than_are_held_at_once_is_read_on() {
+    let rig = Rig::new();
+    let f = based(&rig, "sess_a");
+    let text = |n: usize| (0..n).map(|i| format!("hay {i} {}\n", "x".repeat(250))).collect::<String>();
+    // More lines, and more bytes of matches, than one round has.
+    write(&f, "/hay/a", &text(25_000));
+    write(&f, "/hay/b", "nothing\n");
+    write(&f, "/hay/c", &text(3));
+    let scope = Scope { path: p("/hay"), ..Scope::default() };
+    let query = GrepQuery { pattern: "^hay [0-9]+".into(), scope, ..GrepQuery::default() };
+    let mut want = Vec::new();
+    for (file, count) in [("a", 25_000), ("c", 3)] {
+        let line = |i: usize| format!("/hay/{file}:{}:hay {i} {}", i + 1, "x".repeat(250));
+        want.extend((0..count).map(line));
+    }
+    assert_eq!(grep(&f.view(), &query), want);
+    let done = f
+        .view()
+        .grep(&GrepQuery { max_count: 20_000, ..query }, &mut |_| Ok(ControlFlow::Continue(())))
+        .unwrap();
+    assert_eq!((done.matches, done.truncated, done.files), (20_000, true, 1));
+}
+
+#[test]
+fn who_takes_matches_slowly_holds_no_memory_for_contents() {
+    fn nested(view: &View, query: &GrepQuery, depth: usize) -> usize {
+        let mut found = 0;
+        view.grep(query, &mut |_| {
+            found += 1 + if depth > 0 { nested(view, query, depth - 1) } else { 0 };
+            Ok(ControlFlow::Continue(()))
+        })
+        .unwrap();
+        found
+    }
+    let rig = Rig::new();
+    let f = based(&rig, "sess_a");
+    let size = 20 << 20;
+    write(&f, "/large", &format!("needle\n{}", "hay\n".repeat(size / 4)));
+    let scope = Scope { path: p("/large"), ..Scope::default() };
+    let query = GrepQuery { pattern: "needle".into(), scope, ..GrepQuery::default() };
+    // Together they would need more than there is, and wait for each other until they are refused.
+    let depth = limits::MAX_LARGE_TEXTS_BYTES / size + 1;
+    assert_eq!(nested(&f.view(), &query, depth), depth + 1);
+}
+
+/// Rules are read again after every match, so that nobody's pace decides how long they are held; they stay the same rules, and count once.
+#[test]
+fn who_takes_matches_slowly_holds_no_rules() {
+    fn nested(view: &View, query: &GrepQuery, depth: usize) -> Vec<SessionPath> {
+        let mut found = Vec::new();
+        view.grep(query, &mut |m| {
+            found.push(m.path);
+            if depth > 0 {
+                found.extend(nested(view, query, depth - 1));
+            }
+            Ok(ControlFlow::Continue(()))
+        })
+        .unwrap();
+        found
+    }
+    let rig = Rig::new();
+    rig.empty("sess_a");
+    let f = files(&rig, "sess_a");
+    // Text is what takes the memory.
+    let rules = |rest: &str| format!("#{}\n{rest}\n", "x".repeat(1_000_000));
+    let (above, below) = (rules("other"), rules("*.log"));
+    let size = above.len() + below.len();
+    assert!(size < limits::MAX_IGNORES_BYTES && 2 * size > limits::MAX_IGNORES_BYTES);
+    write(&f, "/.gitignore", &above);
+    write(&f, "/.git/info/exclude", "secret\n");
+    write(&f, "/d/.gitignore", &below);
+    // More than one batch, so that the walk goes on after the match.
+    let quiet = (1..200).map(|n| (format!("/d/{n:03}"), "hay\n"));
+    let loud = ["/d/000", "/d/secret", "/d/z.log"].map(|path| (path.to_owned(), "needle\n"));
+    let changes = loud.into_iter().chain(quiet).map(|(path, text)| {
+        change(ChangeOp::Write { path: p(&path), content: text.into(), mode: None, create_parents: true })
+    });
+    f.submit_changes(&ChangeSet { changes: changes.collect(), ..ChangeSet::default() }, &By::default())
+        .unwrap();
+    let scope = Scope { path: p("/d"), respect_gitignore: true, ..Scope::default() };
+    let query = GrepQuery { pattern: "needle".into(), scope, ..GrepQuery::default() };
+    // Together they would need more than there is.
+    let depth = limits::MAX_SEARCH_RULES_BYTES / size + 1;
+    let found = std::thread::scope(|scope| {
+        let deep = std::thread::Builder::new().stack_size(256 << 20);
+        deep.spawn_scoped(scope, || nested(&f.view(), &query, depth)).unwrap().join().unwrap()
+    });
+    assert_eq!(found, vec![p("/d/000"); depth + 1]);
+}
+
+#[test]
+fn a_file_that_matches_all_over_is_not_read_for_every_few_matches() {
+    let rig = Rig::new();
+    rig.empty("sess_a");
+    let f = files(&rig, "sess_a");
+    let (lines, rest) = (8192, "x".repeat(1000));
+    let line = |n: usize| format!("hay {n} {rest}");
+    let text: String = (0..lines).map(|n| line(n) + "\n").collect();
+    write(&f, "/a", &text);
+    let scope = Scope { path: p("/a"), ..Scope::default() };
+    let query = GrepQuery { pattern: "^hay".into(), before: 2, after: 2, scope, ..GrepQuery::default() };
+    let mut seen = 0;
+    let done = f
+        .view()
+        .grep(&query, &mut |m| {
+            assert_eq!((m.line, m.text), (seen as u64 + 1, line(seen)));
+            assert_eq!(m.before, (seen.saturating_sub(2)..seen).map(line).collect::<Vec<_>>());
+            assert_eq!(m.after, (seen + 1..lines.min(seen + 3)).map(line).collect::<Vec<_>>());
+            seen += 1;
+            Ok(ControlFlow::Continue(()))
+        })
+        .unwrap();
+    assert_eq!((seen, done.matches, done.files), (lines, lines, 1));
+    // Once to search it, and each part about once to show it. The matches take five times its bytes, in parts of 4 MiB.
+    assert!(done.bytes_read <= 3 * text.len() as u64, "{} of {}", done.bytes_read, text.len());
+}
+
 fn grep(view: &View, query: &GrepQuery) -> Vec<String> {
     let mut found = Vec::new();
     view.grep(query, &mut |m| {

@@ -169,6 +169,68 @@ fn envelope_patches() {
     assert!(error.message().starts_with("/src/main.rs: "), "{error}");
 }
 
+/// A text that lies in several pieces, some of them across the bounds of what is read at once.
+#[test]
+fn edits_of_a_file_in_pieces() {
+    let rig = Rig::new();
+    let f = based(&rig, "sess_a");
+    let base = "0123456789abcde\n".repeat(200_000);
+    write(&f, "/p", &base);
+    let mut want = base.into_bytes();
+    for at in
+        [5, limits::MAX_IO_BYTES - 3, limits::MAX_IO_BYTES + 10, 2 * limits::MAX_IO_BYTES, want.len() - 2]
+    {
+        let options = WriteOptions { at: WriteAt::Offset(at as u64), ..WriteOptions::default() };
+        f.write_file(&p("/p"), &options, &By::default(), &mut &b"XYZ!"[..]).unwrap();
+        want.resize(want.len().max(at + 4), 0);
+        want[at..at + 4].copy_from_slice(b"XYZ!");
+    }
+    let edits = vec![Replacement { old: "XYZ!".into(), new: ".".into(), replace_all: true }];
+    let done = f.edit_file(&p("/p"), &FileEdit { edits, ..FileEdit::default() }, &By::default()).unwrap();
+    assert_eq!(done.replacements, 5);
+    let want = String::from_utf8(want).unwrap().replace("XYZ!", ".");
+    assert!(text(&f, "/p") == want, "another text");
+    let lines = f.view().read_lines(&p("/p"), 65_535, 4, 0).unwrap();
+    assert_eq!(lines.total_lines, want.lines().count() as u64);
+    let shown: String = want.split_inclusive('\n').skip(65_534).take(4).collect();
+    assert_eq!(lines.content, shown);
+}
+
+#[test]
+fn patches_are_bounded_in_lines() {
+    let rig = Rig::new();
+    let f = based(&rig, "sess_a");
+    let me = &By::default();
+    let add = |lines: usize| {
+        let text = format!("*** Begin Patch\n*** Add File: n\n{}*** End Patch\n", "+\n".repeat(lines));
+        Patch { text: text.into_bytes(), dry_run: true, ..Patch::default() }
+    };
+    let error = fails(f.apply_patch(&add(limits::MAX_PATCH_LINES - 2), me), Reason::MessageTooLarge);
+    assert!(error.metadata().contains(&("limit", limits::MAX_PATCH_LINES.to_string())), "{error}");
+    let done = f.apply_patch(&add(limits::MAX_PATCH_LINES - 3), me).unwrap();
+    assert_eq!(done.files[0].lines_added, limits::MAX_PATCH_LINES as u64 - 3);
+    write(&f, "/lines", &"\n".repeat(limits::MAX_PATCHED_LINES + 1));
+    let text = b"*** Begin Patch\n*** Update File: lines\n@@\n+x\n*** End Patch\n".to_vec();
+    let error = fails(f.apply_patch(&Patch { text, ..Patch::default() }, me), Reason::FileTooLarge);
+    assert!(error.metadata().contains(&("limit", limits::MAX_PATCHED_LINES.to_string())), "{error}");
+    // What a dry run would write is bounded for all of them together, and given back.
+    let large = "x".repeat(limits::MAX_DRY_RUN_BYTES / 2);
+    let write = |n: usize| {
+        change(ChangeOp::Write {
+            path: p(&format!("/w{n}")),
+            content: large.clone().into(),
+            mode: None,
+            create_parents: false,
+        })
+    };
+    for _ in 0..3 {
+        let set =
+            |n| ChangeSet { changes: (0..n).map(write).collect(), dry_run: true, ..ChangeSet::default() };
+        f.submit_changes(&set(2), me).unwrap();
+        fails(f.submit_changes(&set(3), me), Reason::MessageTooLarge);
+    }
+}
+
 #[test]
 fn change_sets_are_all_or_nothing() {
     let rig = Rig::new();

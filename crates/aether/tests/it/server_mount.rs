@@ -1,0 +1,127 @@
+//! The server's own mount of all sessions, while sessions are deleted, archived and made again through the API.
+
+use crate::bed::{eventually, pause};
+use crate::real::{Real, repository};
+use afs_types::Reason;
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Writes through the API.
+fn write(real: &Real, session: &str, path: &str, text: &str) {
+    real.bed.run(&["fs", "write", "--parents", &format!("{session}:/{path}"), "--content", text]);
+}
+
+fn refused(real: &Real, args: &[&str], reason: Reason) {
+    let (code, out, err) = real.bed.try_run(&[args, &["--json"]].concat());
+    assert_ne!(code, 0, "{args:?}: {out}");
+    let problem: serde_json::Value = serde_json::from_str(&err).unwrap_or_else(|e| panic!("{e}: {err}"));
+    assert_eq!(problem["reason"], reason.as_str(), "{args:?}: {err}");
+}
+
+/// The kernel has looked at a file, and at a name that is not there. After `attempt`, which leaves the session as it is, it sees what others
+/// make of both.
+fn goes_on_seeing(real: &Real, session: &str, case: &str, attempt: impl FnOnce()) {
+    let (dir, len) = (real.dir(session).join(case), |path: PathBuf| fs::metadata(path).map(|m| m.len()).ok());
+    write(real, session, &format!("{case}/f"), "short");
+    eventually(&format!("{case}: the file is there"), || len(dir.join("f")) == Some(5));
+    assert_eq!(len(dir.join("g")), None, "{case}");
+    attempt();
+    write(real, session, &format!("{case}/f"), "much longer");
+    write(real, session, &format!("{case}/g"), "new");
+    eventually(&format!("{case}: the file has its new length"), || len(dir.join("f")) == Some(11));
+    eventually(&format!("{case}: the new name is there"), || len(dir.join("g")) == Some(3));
+}
+
+#[test]
+fn a_refused_end_of_a_session_leaves_no_mount_behind() {
+    let real = Real::start();
+    let id = real.session(None);
+    let (delete, archive) = (["session", "delete", &id], ["session", "archive", &id]);
+    goes_on_seeing(&real, &id, "etag", || {
+        refused(&real, &[&delete[..], &["--etag", "999"]].concat(), Reason::RevisionMismatch);
+    });
+    write(&real, &id, "held", "x");
+    let held = File::open(real.dir(&id).join("held")).unwrap();
+    goes_on_seeing(&real, &id, "delete-open", || refused(&real, &delete, Reason::InUse));
+    goes_on_seeing(&real, &id, "archive-open", || refused(&real, &archive, Reason::InUse));
+    drop(held);
+    let remote = real.remote(&id);
+    goes_on_seeing(&real, &id, "delete-mounted", || refused(&real, &delete, Reason::InUse));
+    goes_on_seeing(&real, &id, "archive-mounted", || refused(&real, &archive, Reason::InUse));
+    real.bed.run(&["unmount", remote.to_str().unwrap()]);
+    // That the kernel has looked at it is no use: without a file open in it, it goes.
+    eventually("it can be deleted", || real.bed.try_run(&delete).0 == 0);
+    eventually("its name is gone", || !real.dir(&id).exists());
+}
+
+#[test]
+fn a_session_that_outlives_its_time_leaves_no_mount_behind() {
+    let real = Real::start();
+    let id = real.session(None);
+    write(&real, &id, "held", "x");
+    let held = File::open(real.dir(&id).join("held")).unwrap();
+    goes_on_seeing(&real, &id, "ttl", || {
+        real.bed.run(&["session", "update", &id, "--ttl", "1s"]);
+        // The server looks every second.
+        pause(Duration::from_secs(4));
+    });
+    drop(held);
+}
+
+#[test]
+fn an_archived_session_that_comes_back_is_seen_as_it_is_then() {
+    let real = Real::start();
+    let id = real.session(None);
+    write(&real, &id, "d/f", "short");
+    let open = File::open(real.dir(&id).join("d")).unwrap(); // keeps what the kernel knows of it
+    let below = |name: &str| {
+        let path = format!("/proc/self/fd/{}/{name}", open.as_raw_fd());
+        fs::metadata(path).map(|meta| meta.len()).ok()
+    };
+    let changed = || open.metadata().map(|meta| (meta.mtime(), meta.mtime_nsec())).ok();
+    assert_eq!((below("f"), below("g")), (Some(5), None));
+    let before = changed();
+    assert!(before.is_some());
+    real.bed.run(&["session", "archive", &id]);
+    eventually("what is open of it is refused", || changed().is_none());
+    real.bed.run(&["session", "resume", &id]);
+    write(&real, &id, "d/f", "much longer");
+    write(&real, &id, "d/g", "new");
+    eventually("the directory has its new time", || changed().is_some_and(|now| Some(now) != before));
+    eventually("names are what they are now", || (below("f"), below("g")) == (Some(11), Some(3)));
+    assert_eq!(fs::read_to_string(real.dir(&id).join("d/g")).unwrap(), "new");
+}
+
+#[test]
+fn an_old_handle_never_reaches_a_new_session_with_the_same_id() {
+    let real = Real::start();
+    let repo = repository(&real.bed.path("repo"), 3);
+    let (repo, id) = (repo.to_str().unwrap(), "sess_used_twice");
+    let make = || drop(real.bed.json(&["session", "create", "--git", repo, "--id", id]));
+    let file = real.dir(id).join("run.sh");
+    make();
+    let old = OpenOptions::new().read(true).write(true).open(&file).unwrap();
+    let old_ino = old.metadata().unwrap().ino();
+    refused(&real, &["session", "delete", id], Reason::InUse);
+    real.bed.run(&["session", "delete", "--force", id]);
+    make();
+    // Before the kernel has seen the new one, and after.
+    for _ in 0..2 {
+        let error = old.write_all_at(b"overwritten", 0).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(Reason::Stale.errno()), "{error}");
+        let error = old.set_len(0).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(Reason::Stale.errno()), "{error}");
+        eventually("the new one is there", || fs::metadata(&file).is_ok_and(|meta| meta.ino() != old_ino));
+        let low = |ino: u64| ino & u64::from(u32::MAX);
+        assert_eq!(low(fs::metadata(&file).unwrap().ino()), low(old_ino), "both are one file of one base");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "echo hi\n");
+    }
+    assert_eq!(real.bed.run(&["fs", "cat", &format!("{id}:/run.sh")]), "echo hi\n");
+    // The new one works, and is not the old one's.
+    fs::write(&file, "new\n").unwrap();
+    drop(old);
+    assert_eq!(real.bed.run(&["fs", "cat", &format!("{id}:/run.sh")]), "new\n");
+}
