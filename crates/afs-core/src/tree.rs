@@ -178,7 +178,7 @@ impl Tree {
     pub fn overlay_len(&self) -> usize {
         self.inodes.len() + self.dentries.len()
     }
-    /// Bytes of RAM that the overlay takes if it shares nothing, within some percent (`cargo xtask bench memory` has both). O(1).
+    /// Bytes of RAM that the overlay takes if it shares nothing, estimated from how records and nodes are laid out: for limits, not for bills. O(1).
     pub fn overlay_bytes(&self) -> u64 {
         let unnamed = self.unnamed.as_ref().map_or(0, |all| all.len());
         self.inodes.len() as u64 * INODE_BYTES

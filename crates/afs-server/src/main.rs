@@ -11,8 +11,8 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// Batches are made by the threads that serve and freed by the one that commits: the C library's allocator makes both wait for each other, and costs a fork
-/// half of its time (`cargo xtask bench fork`).
+/// Batches are made by the threads that serve and freed by the one that commits: with the C library's allocator both work on the same heap. A fork in
+/// process was some tenth quicker with this one (`cargo xtask bench fork`, which uses it, too).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

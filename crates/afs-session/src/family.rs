@@ -113,8 +113,8 @@ fn mark_name(version: &VersionId) -> Vec<u8> {
     [b"ino/", version.as_str().as_bytes()].concat()
 }
 
-/// The bytes of a base table, mapped: in huge pages where the file system has large folios, because a look-up in a table of a million entries
-/// otherwise spends most of its time finding out where the pages are.
+/// The bytes of a base table, mapped: in huge pages where the kernel can, since look-ups jump through all of a table and a table of a million
+/// entries has more small pages than the processor remembers.
 #[allow(unsafe_code, reason = "memory-mapping is unsafe in every crate that offers it")]
 pub fn map_file(path: &Path) -> Result<bytes::Bytes> {
     let file = File::open(path).map_err(|e| {
