@@ -1,12 +1,13 @@
 //! The objects of a local source: its packs are copied, by the kernel and once (as a clone that shares blocks where the
 //! file system can do that), loose objects are packed once, and nothing borrowed stays behind.
 //!
-//! Guarantees: afterwards the mirror stands alone, no file of it is also the source's, and it has no loose objects. A
+//! Guarantees: afterwards the mirror stands alone, no file of it is also the source's, it has no loose objects, and each copied pack and index has the checksum that it ends with. A
 //! hard link would be cheaper, but packs are mapped: whoever owns the source could cut the file off under the map, which
 //! ends the server, or change what commits stand on. Deliberately absent: references, which `git clone --shared` has brought.
 
 use crate::Progress;
 use crate::child::{Call, Git, cancelled};
+use crate::object::finish_sha1;
 use afs_types::{Error, Name, Reason, Result};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -86,6 +87,31 @@ fn copy_packs(from: &Path, to: &Path, progress: &dyn Progress) -> Result<()> {
         copy_regular(path, &to.join(name), progress)?;
     }
     Ok(())
+}
+
+/// Checks that a copied pack, index or reverse index ends with the checksum of all before: what was damaged at its owner's, or changed while it was copied, is
+/// found before anybody relies on it. Whoever wants to can make a wrong pack with a right checksum; that is found object by object.
+pub(crate) fn check(path: &Path) -> Result<()> {
+    let step = |e| Error::io(format_args!("read {}", path.display()), e);
+    let mut file = File::open(path).map_err(step)?;
+    let len = file.metadata().map_err(step)?.len();
+    let mut hasher = gix::hash::hasher(gix::hash::Kind::Sha1);
+    let (mut left, mut piece) = (len.saturating_sub(20), vec![0; 1 << 20]);
+    while left > 0 {
+        let piece = &mut piece[..left.min(1 << 20) as usize];
+        file.read_exact(piece).map_err(step)?;
+        hasher.update(piece);
+        left -= piece.len() as u64;
+    }
+    let mut sum = Vec::new();
+    file.read_to_end(&mut sum).map_err(step)?;
+    if finish_sha1(hasher)?[..] == sum[..] {
+        return Ok(());
+    }
+    let name = path.file_name().map_or_else(Default::default, |name| name.to_string_lossy());
+    Err(Error::new(Reason::Corrupt, format!("{name} of the source is damaged: its checksum does not fit"))
+        .with("file", name)
+        .next("check the source with `git fsck`, and repair it, for instance with a new clone; then import it again"))
 }
 
 /// Bytes copied between two looks at whether anybody still wants them.

@@ -68,7 +68,7 @@ impl GitDir<'_> {
         let stat = git_index::Stat { seconds: self.seconds as u32, uid: self.owner.uid, gid: self.owner.gid };
         let inos: Vec<u32> = handles.iter().map(|h| builder.ino_of(*h) as u32).collect();
         let bytes = git_index::encode(tree, &inos, contents, &stat, &instant)?;
-        let blob = sink.put(&bytes)?;
+        let blob = sink.put_compressed(&bytes)?;
         builder.set_content(index, bytes.len() as u64, blob, (self.seconds + 1) * 1_000_000_000)
     }
 

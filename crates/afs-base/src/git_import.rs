@@ -1,24 +1,29 @@
-//! A commit becomes a base: trees level by level, then blobs in the order of the packs, then `.git`.
+//! A commit becomes a base: trees level by level and the packs' files beside, then the names of blobs in the order of the packs, then `.git`.
 //!
 //! Guarantees: no checkout, no filter, no attribute, no submodule: entries hold exactly the bytes of the commit's
-//! blobs. What an earlier base of the same source has stored is not read again. Memory is bounded by the entries of the
-//! tree and of that base, one object per thread and the kept delta bases.
+//! blobs. A blob is not read: its content in the store is its place in a pack, which is stored for the sessions' own git anyway (see
+//! [`afs_store::GitObject`]); only targets of links, which are checked, and the few that the store cannot read by itself are, and have to be what git calls them. What an earlier base of the same
+//! source has keeps its name. Memory is bounded by the entries of the tree and of that base, one object per thread and the kept delta bases.
+//!
+//! Deliberately absent: a check of each blob against its name. Git makes it for what it fetches. Of a repository on this machine the checksums of whole packs and
+//! indexes are checked when they are copied (see [`crate::clone_local`]), which finds accidents, and each blob when it is first read, which finds the rest.
 
 use crate::child::{Call, Git, cancelled};
 use crate::git_dir::{self, GitDir};
 use crate::hostile::hostile;
 use crate::mirror::{Mirror, Source};
-use crate::object::{Commit, Mode, Oid, hex, join, parse_tree};
+use crate::object::{Commit, Mode, Oid, finish_sha1, hex, join, parse_tree, sha1};
 use crate::packs::{self, Kind, Object, Packs, Place, Reader};
 use crate::refs::{Head, Refs};
 use crate::sink::{Sink, Target};
 use crate::temp::Scratch;
-use crate::{GitBase, ImportDirs, Imported, Owner, Progress};
+use crate::{GitBase, ImportDirs, Imported, Owner, Progress, clone_local};
 use afs_core::base::{BaseBuilder, BaseTable, NewEntry, NodeHandle, NodeKind};
-use afs_store::BlobStore;
+use afs_store::{BlobStore, GitObject};
 use afs_types::{BlobId, Error, Reason, Result, Rng, limits};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -80,7 +85,6 @@ impl Job<'_> {
         let packs = Packs::open(&[mirror.now().join("objects")])?;
         let target = Target::new(self.blobs);
         let commit = packs.reader().commit(&head.oid)?;
-        let tree = self.read_tree(&packs, commit.tree)?;
         let refs = Refs::of_repository(&source.git, mirror.now(), self.progress)?;
         let import = Import {
             job: self,
@@ -91,7 +95,17 @@ impl Job<'_> {
             target: &target,
         };
         let pack_files = git_dir::pack_files(mirror.now())?;
-        let (pack_blobs, contents) = import.store_blobs(&tree, &pack_files)?;
+        let (tree, pack_contents) = std::thread::scope(|scope| {
+            let stored = scope.spawn(|| import.store_files(&pack_files));
+            let tree = self.read_tree(&packs, commit.tree);
+            (tree, stored.join().unwrap_or_else(|_| Err(Error::bare(Reason::Internal))))
+        });
+        let (tree, pack_contents) = (tree?, pack_contents?);
+        let pack_blobs = packs.paths().map(|path| {
+            let at = pack_files.iter().position(|file| file == path)?;
+            pack_contents[at].0
+        });
+        let contents = import.store_blobs(&tree, pack_blobs.collect())?;
         let git_dir = GitDir {
             url: source.remote.shown(),
             head: &head,
@@ -99,7 +113,7 @@ impl Job<'_> {
             mirror: mirror.now(),
             packs: pack_files
                 .iter()
-                .zip(pack_blobs)
+                .zip(pack_contents)
                 .map(|(path, content)| (path.as_path(), content))
                 .collect(),
             owner: self.owner,
@@ -259,8 +273,20 @@ struct Import<'a> {
 }
 
 impl Import<'_> {
-    /// Stores the files of the packs, for the sessions' `.git`, and every distinct blob once, in the order of the packs.
-    fn store_blobs(&self, tree: &Tree, files: &[PathBuf]) -> Result<(Vec<Content>, Contents)> {
+    /// Stores the files of the packs: for the sessions' `.git`, and for what the base's files consist of.
+    fn store_files(&self, files: &[PathBuf]) -> Result<Vec<Content>> {
+        let work = Work::new(files.len(), self.job.progress);
+        let store = |sink: &mut Sink<'_>, i: usize| {
+            if self.mirror.is_fresh() {
+                clone_local::check(&files[i])?;
+            }
+            store_file(&files[i], sink)
+        };
+        work.run("", || self.target.sink(), store, Sink::finish)
+    }
+
+    /// Names every distinct blob once, in the order of the packs, whose ids are given in order of their numbers.
+    fn store_blobs(&self, tree: &Tree, pack_blobs: Vec<Option<BlobId>>) -> Result<Contents> {
         let mut first: HashMap<Oid, u32> = HashMap::with_capacity(tree.nodes.len());
         for (i, node) in tree.nodes.iter().enumerate().filter(|(_, n)| n.mode.is_blob()) {
             first.entry(node.oid).or_insert(i as u32);
@@ -273,25 +299,16 @@ impl Import<'_> {
         wanted.sort_unstable();
         let links: HashSet<Oid> =
             tree.nodes.iter().filter(|n| n.mode == Mode::Symlink).map(|n| n.oid).collect();
-        let store = Storing {
-            import: self,
-            tree,
-            links,
-            known: self.job.known.map(contents_of).unwrap_or_default(),
-            bases: self.packs.bases(wanted.iter().map(|w| w.0)),
-        };
-        let work = Work::new(files.len() + wanted.len(), self.job.progress);
-        let mut stored = work.run(
+        let known = self.job.known.map(contents_of).unwrap_or_default();
+        let store = Storing { import: self, tree, links, known, pack_blobs };
+        let work = Work::new(wanted.len(), self.job.progress);
+        let stored = work.run(
             "storing files",
-            || Ok((self.packs.reader_keeping(&store.bases), self.target.sink()?)),
-            |(reader, sink), i| match i.checked_sub(files.len()) {
-                None => store_file(&files[i], sink),
-                Some(i) => store.blob(&wanted[i], reader, sink),
-            },
+            || Ok((self.packs.reader(), self.target.sink()?)),
+            |(reader, sink), i| store.blob(&wanted[i], reader, sink),
             |(_, sink)| sink.finish(),
         )?;
-        let blobs = stored.split_off(files.len());
-        Ok((stored, wanted.iter().map(|w| w.1).zip(blobs).collect()))
+        Ok(wanted.iter().map(|w| w.1).zip(stored).collect())
     }
 
     /// A blob that does not fit into memory: git streams it into a file.
@@ -301,6 +318,9 @@ impl Import<'_> {
         let output = File::create(&file).map_err(step)?;
         let call = Call { git_dir: Some(self.mirror.now()), output: Some(output), ..Call::default() };
         self.git.must(call, ["cat-file", "blob", &hex(oid)], self.job.progress)?;
+        if sha1_of_blob(&file).map_err(step)? != *oid {
+            return Err(packs::misnamed(oid));
+        }
         let content = store_file(&file, sink)?;
         std::fs::remove_file(&file).map_err(step)?;
         if content.1 > limits::MAX_FILE_BYTES {
@@ -326,8 +346,8 @@ struct Storing<'a> {
     links: HashSet<Oid>,
     /// What an earlier import stored.
     known: Contents,
-    /// Wanted objects that other wanted ones are made from.
-    bases: HashSet<Place>,
+    /// The packs as blobs, by number.
+    pack_blobs: Vec<Option<BlobId>>,
 }
 
 impl Storing<'_> {
@@ -345,8 +365,18 @@ impl Storing<'_> {
         {
             return Ok(*content);
         }
+        // What is empty has no blob, and nobody would look at it again.
+        if let Some(pack) = self.pack_blobs[place.pack as usize].filter(|_| !is_link)
+            && let Some(len) = reader.measure(*place).filter(|len| *len > 0)
+        {
+            let object = GitObject { pack, oid: *oid, offset: place.offset, len };
+            return Ok((sink.put_object(&object)?, u64::from(len)));
+        }
         match reader.read_at(oid, *place)? {
             Object::Whole { kind: Kind::Blob, bytes, zlib } => {
+                if sha1(&[format!("blob {}\0", bytes.len()).as_bytes(), bytes])? != *oid {
+                    return Err(packs::misnamed(oid));
+                }
                 if is_link {
                     check_link(self.tree, oid, bytes)?;
                 }
@@ -365,6 +395,20 @@ impl Storing<'_> {
 /// Stores a file of ours that nobody writes to any more.
 fn store_file(path: &Path, sink: &mut Sink<'_>) -> Result<Content> {
     sink.put_finished(path)
+}
+
+/// Git's name of a blob that has the bytes of a file.
+fn sha1_of_blob(path: &Path) -> std::io::Result<Oid> {
+    let mut file = File::open(path)?;
+    let mut hasher = gix::hash::hasher(gix::hash::Kind::Sha1);
+    hasher.update(format!("blob {}\0", file.metadata()?.len()).as_bytes());
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return finish_sha1(hasher).map_err(std::io::Error::other),
+            n => hasher.update(&piece[..n]),
+        }
+    }
 }
 
 /// A blob that some symbolic link has as its target.

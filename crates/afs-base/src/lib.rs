@@ -10,7 +10,6 @@
 mod child;
 mod clone_local;
 mod commit;
-mod delta;
 mod git_cache;
 mod git_dir;
 mod git_import;

@@ -39,6 +39,11 @@ impl Mirror {
         self.fresh.as_ref().map_or(&self.path, |fresh| &fresh.path)
     }
 
+    /// Whether it is a copy that was just made, and nobody has checked yet.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.fresh.is_some()
+    }
+
     /// Makes a fresh mirror durable and gives it its place. Called when the import has read it: a copy is quickly made again, so that an
     /// import need not begin with a wait for the disk.
     pub(crate) fn settle(mut self, progress: &dyn Progress) -> Result<PathBuf> {

@@ -112,6 +112,12 @@ impl PackWriter {
         Ok(oid)
     }
 
+    /// Where the next entry begins.
+    #[cfg(test)]
+    pub(crate) fn end(&self) -> u64 {
+        self.at
+    }
+
     /// Adds an entry as it is, so that tests can make packs that no git would.
     #[cfg(test)]
     pub(crate) fn add_entry(&mut self, oid: Oid, entry: &[u8]) -> Result<u64> {

@@ -2,7 +2,8 @@
 //!
 //! Guarantees: an object is found or the error says which is missing; no object makes us hold more than
 //! [`MAX_IN_MEMORY`] beside the kept bases, whatever a pack says, and no chain of deltas is endless. A [`Packs`] is shared by threads, a [`Reader`]
-//! belongs to one; it keeps what deltas are made from, so that a family of deltas costs one inflating of each.
+//! belongs to one; it keeps what deltas are made from, so that a family of deltas costs one inflating of each. [`Reader::measure`] tells what of a pack the
+//! store can read by itself, and how long it is, without reading it.
 //! Packs are mapped, so only those of a mirror are opened, whose files nobody else can cut off (see [`crate::clone_local`]), and never a source's own.
 //! Deliberately absent: loose objects (a mirror has none, see [`crate::mirror`]), writing, and a check of object names:
 //! git makes it when it fetches, and for a repository on this machine its owner is trusted as by `git clone --local`.
@@ -10,12 +11,13 @@
 #[cfg(test)]
 mod tests;
 
-use crate::delta::Delta;
 use crate::object::{Commit, Oid, hex, parse_commit};
-use afs_types::{Error, Reason, Result};
+use afs_store::git_pack::Delta;
+use afs_store::{MAX_CHAIN, MAX_CHAIN_BYTES, MAX_DELTA_BYTES};
+use afs_types::{Error, Reason, Result, limits};
 use gix::odb::pack::data::entry::Header;
 use gix::odb::pack::{data, index};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -23,10 +25,12 @@ use std::rc::Rc;
 pub(crate) const MAX_IN_MEMORY: usize = 64 << 20;
 /// Bytes of what deltas are made from, kept per thread.
 const BASES_BYTES: usize = 48 << 20;
-/// Longest chain of deltas; git makes none that is longer.
-const MAX_CHAIN: usize = 4095;
 /// A buffer larger than this is given back after use.
 const KEEP_BUFFER: usize = 4 << 20;
+/// Objects whose length is remembered because others are made from them, per thread.
+const MAX_MEASURED: usize = 1 << 17;
+/// The two lengths that a delta begins with are not longer.
+const DELTA_HEAD: usize = 20;
 const BAD_DELTA: &str = "a delta is damaged";
 
 struct Pack {
@@ -51,8 +55,9 @@ pub(crate) struct Packs {
 /// Where an object lies; sorts in the order that reads a disk and delta chains well.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct Place {
-    pack: u32,
-    offset: u64,
+    /// Number of the pack.
+    pub(crate) pack: u32,
+    pub(crate) offset: u64,
 }
 
 /// What kind of object was read.
@@ -112,15 +117,9 @@ impl Packs {
         })
     }
 
-    /// Objects among these that others among them are made from.
-    pub(crate) fn bases(&self, places: impl Iterator<Item = Place>) -> HashSet<Place> {
-        // What cannot be read is found, and named, when it is read.
-        let base = |place: Place| {
-            let pack = &self.packs[place.pack as usize];
-            let entry = pack.data.entry(place.offset).ok()?;
-            entry.header.is_delta().then(|| pack.base_of(place, &entry).ok()).flatten()
-        };
-        places.filter_map(base).collect()
+    /// Their files, in order of their numbers.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.packs.iter().map(|pack| pack.data.path())
     }
 
     /// A reader for one thread.
@@ -128,16 +127,11 @@ impl Packs {
         Reader {
             packs: self,
             known: Bases::default(),
-            kept: None,
+            measured: HashMap::new(),
             inflate: gix::zlib::Inflate::default(),
             buffer: Vec::new(),
             delta: Vec::new(),
         }
-    }
-
-    /// A reader that keeps the objects named in `bases` from when it first meets them.
-    pub(crate) fn reader_keeping<'a>(&'a self, bases: &'a HashSet<Place>) -> Reader<'a> {
-        Reader { kept: Some(bases), ..self.reader() }
     }
 }
 
@@ -173,6 +167,21 @@ impl Pack {
             return Err(fault("its length is not the one in its header"));
         }
         Ok(&input[..used])
+    }
+
+    /// Length of what a delta makes, as it says itself; none if it is damaged, or anything about it is larger than the store reads.
+    fn result_len(&self, inflate: &mut gix::zlib::Inflate, entry: &data::Entry) -> Option<u32> {
+        if entry.decompressed_size > MAX_DELTA_BYTES {
+            return None;
+        }
+        let end = self.data.data_len() as u64;
+        let input = self.data.entry_slice(entry.data_offset.min(end)..end)?;
+        let mut head = [0; DELTA_HEAD];
+        inflate.reset();
+        let (_, _, made) = inflate.prefix(input, &mut head).ok()?;
+        let delta = Delta::parse(&head[..made])?;
+        let fits = delta.base_len <= MAX_DELTA_BYTES && delta.result_len <= MAX_DELTA_BYTES;
+        fits.then_some(delta.result_len as u32)
     }
 
     /// What a delta is made from; always in the same pack.
@@ -224,11 +233,31 @@ impl Bases {
     }
 }
 
+/// What is known of the result of a delta.
+#[derive(Clone, Copy, Default)]
+struct Measured {
+    len: u32,
+    /// Deltas from here down.
+    depth: usize,
+    /// Bytes that those below make.
+    made: u64,
+}
+
+impl Measured {
+    /// The result of a delta on this. None if that is too much work for whoever reads it.
+    fn above(self, len: u32) -> Option<Self> {
+        let made = if self.depth > 0 { self.made + u64::from(self.len) } else { 0 };
+        let above = Self { len, depth: self.depth + 1, made };
+        (above.depth <= MAX_CHAIN && made <= MAX_CHAIN_BYTES).then_some(above)
+    }
+}
+
 /// Reads objects; one per thread.
 pub(crate) struct Reader<'a> {
     packs: &'a Packs,
     known: Bases,
-    kept: Option<&'a HashSet<Place>>,
+    /// Deltas that have been looked at, if the store can make what they make.
+    measured: HashMap<Place, Option<Measured>>,
     inflate: gix::zlib::Inflate,
     /// The newest object, and what an earlier one needed more.
     buffer: Vec<u8>,
@@ -267,6 +296,42 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Length of the object at `place` if the store can read it by itself (see [`afs_store::GitObject`]). None for all else, damage and what is not a blob
+    /// included: whoever then reads it learns what is wrong. An object whose streams lie is found out when it is read from the store.
+    pub(crate) fn measure(&mut self, place: Place) -> Option<u32> {
+        let pack = &self.packs.packs[place.pack as usize];
+        if self.measured.len() >= MAX_MEASURED {
+            self.measured.clear();
+        }
+        let (mut chain, mut at) = (Vec::new(), place);
+        let mut below = loop {
+            if let Some(known) = self.measured.get(&at) {
+                break *known;
+            }
+            let entry = pack.data.entry(at.offset).ok()?;
+            match &entry.header {
+                Header::Blob if chain.is_empty() => {
+                    let fits = entry.decompressed_size <= limits::MAX_PACKED_BLOB_BYTES;
+                    return fits.then_some(entry.decompressed_size as u32);
+                }
+                Header::Blob => {
+                    let fits = entry.decompressed_size <= MAX_DELTA_BYTES;
+                    break fits.then_some(Measured::default());
+                }
+                Header::OfsDelta { .. } if chain.len() < MAX_CHAIN => {
+                    chain.push((at, pack.result_len(&mut self.inflate, &entry)));
+                    at = pack.base_of(at, &entry).ok()?;
+                }
+                _ => break None,
+            }
+        };
+        for (at, len) in chain.into_iter().rev() {
+            below = len.and_then(|len| below?.above(len));
+            self.measured.insert(at, below);
+        }
+        below.map(|object| object.len)
+    }
+
     /// Puts an object into the buffer. Returns its kind, its length, and the stream it came from, if it came from one.
     fn load(&mut self, place: Place) -> Result<(Kind, usize, Option<&'a [u8]>), Fault> {
         let packs = self.packs;
@@ -278,14 +343,7 @@ impl<'a> Reader<'a> {
         };
         let len = in_memory(entry.decompressed_size, 0)?;
         let zlib = pack.inflate(&mut self.inflate, &entry, room(&mut self.buffer, len))?;
-        self.keep_if_base(place, kind, len);
         Ok((kind, len, Some(zlib)))
-    }
-
-    fn keep_if_base(&mut self, place: Place, kind: Kind, len: usize) {
-        if self.kept.is_some_and(|bases| bases.contains(&place)) {
-            self.known.keep(place, kind, Rc::new(self.buffer[..len].to_vec()));
-        }
     }
 
     /// The same for a delta: up to something known or whole, then down again, delta by delta.
@@ -320,7 +378,6 @@ impl<'a> Reader<'a> {
             len = in_memory(delta.result_len, (base.len() + delta_len) as u64)?;
             if step + 1 == steps {
                 delta.apply(&base, room(&mut self.buffer, len)).ok_or_else(|| fault(BAD_DELTA))?;
-                self.keep_if_base(at, kind, len);
                 return Ok((kind, len));
             }
             let mut result = vec![0; len];
@@ -369,6 +426,12 @@ fn room(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
 pub(crate) fn missing(oid: &Oid) -> Error {
     Error::new(Reason::SourceUnavailable, format!("the source lacks object {}", hex(oid)))
         .next("check the source with `git fsck`; a partial clone cannot be imported")
+}
+
+/// An object is not the one that its name says.
+pub(crate) fn misnamed(oid: &Oid) -> Error {
+    Error::new(Reason::Corrupt, format!("what the source has as object {} has another name", hex(oid)))
+        .next("check the source with `git fsck`")
 }
 
 /// An object is of another kind than its user says.

@@ -1,6 +1,6 @@
 //! Blobs on their way into the store, and how much the store grew by them.
 
-use afs_store::{BlobStore, PackWriter};
+use afs_store::{BlobStore, GitObject, PackWriter};
 use afs_types::{BlobId, Result, limits};
 use std::collections::HashMap;
 use std::fs::File;
@@ -48,6 +48,15 @@ impl Sink<'_> {
         self.note(id, bytes.len() as u64)
     }
 
+    /// Stores bytes of which most sessions never read any.
+    pub(crate) fn put_compressed(&mut self, bytes: &[u8]) -> Result<Option<BlobId>> {
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let id = self.writer.put_compressed(bytes)?;
+        self.note(id, bytes.len() as u64)
+    }
+
     /// Stores bytes that came out of a zlib stream.
     pub(crate) fn put_deflated(&mut self, bytes: &[u8], zlib: &[u8]) -> Result<Option<BlobId>> {
         if bytes.is_empty() {
@@ -55,6 +64,11 @@ impl Sink<'_> {
         }
         let id = self.writer.put_deflated(bytes, zlib)?;
         self.note(id, bytes.len() as u64)
+    }
+
+    /// Names an object of a git pack that the store has, without reading it.
+    pub(crate) fn put_object(&mut self, object: &GitObject) -> Result<Option<BlobId>> {
+        self.writer.put_object(object).map(Some)
     }
 
     /// Whether the store has a content of an earlier import; if so, it may be named again.

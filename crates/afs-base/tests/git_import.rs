@@ -10,6 +10,7 @@ use common::*;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -278,7 +279,15 @@ fn what_the_base_before_has_is_not_read_again() {
         fs::remove_file(&pack).unwrap();
         fs::write(&pack, bytes).unwrap();
     }
-    assert_eq!(import(None).unwrap_err().reason, Reason::Corrupt);
+    // Taken from there, they are what the mirror says, which whoever reads them is told.
+    let damaged = table_of(&import(None).unwrap());
+    let damaged = paths(&damaged);
+    for path in ["/big.bin", "/README.md"] {
+        let blob = damaged[path.as_bytes()].blob.unwrap();
+        let error = world.blobs.read(&blob, 0, usize::MAX).unwrap_err();
+        let name = repo.rev(&format!("HEAD:{}", &path[1..]));
+        assert!(error.reason == Reason::Corrupt && error.message().contains(&name), "{error:?}");
+    }
     let again = import(Some(&known)).unwrap();
     let (second, again) = (table_of(&second), table_of(&again));
     let (second, again) = (paths(&second), paths(&again));
@@ -599,4 +608,150 @@ fn imports_of_one_source_may_run_at_once() {
             assert_eq!(thread.join().unwrap().unwrap().upstream, Some(repo.head()));
         }
     });
+}
+
+/// The pack of a repository that has one, and its index.
+fn the_pack(repo: &Repo) -> (PathBuf, PathBuf) {
+    let dir = repo.path.join(".git/objects/pack");
+    let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let pack = files.filter(|path| path.extension().is_some_and(|e| e == "pack")).collect::<Vec<_>>();
+    let [pack] = &pack[..] else { panic!("{pack:?}") };
+    (pack.clone(), pack.with_extension("idx"))
+}
+
+/// Changes a file that nobody may write to.
+fn rewrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(path).unwrap();
+    change(&mut bytes);
+    fs::remove_file(path).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+/// Puts the checksum of all before at the end, as whoever wants to be believed does; returns it.
+fn seal(bytes: &mut [u8]) -> Vec<u8> {
+    let at = bytes.len() - 20;
+    let mut hasher = gix::hash::hasher(gix::hash::Kind::Sha1);
+    hasher.update(&bytes[..at]);
+    let sum = hasher.try_finalize().unwrap().as_slice().to_vec();
+    bytes[at..].copy_from_slice(&sum);
+    sum
+}
+
+/// Changes the pack of a repository so that all checksums fit.
+fn forge(repo: &Repo, change: impl FnOnce(&mut Vec<u8>)) {
+    let (pack, idx) = the_pack(repo);
+    let mut sum = Vec::new();
+    rewrite(&pack, |bytes| {
+        change(bytes);
+        sum = seal(bytes);
+    });
+    rewrite(&idx, |bytes| {
+        let at = bytes.len() - 40;
+        bytes[at..at + 20].copy_from_slice(&sum);
+        seal(bytes);
+    });
+}
+
+fn small(world: &World) -> Repo {
+    let repo = Repo::new(world.path("small"));
+    repo.write("eight", b"8 bytes.");
+    repo.write("nine", b"9 bytes..");
+    repo.write("large", &noise(300_000));
+    repo.commit_all("small");
+    git(&repo.path, &["repack", "-adfq"]);
+    repo
+}
+
+fn noise(len: usize) -> Vec<u8> {
+    let mut chance = 1u32;
+    let mut next = || {
+        chance = chance.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (chance >> 24) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+#[test]
+fn an_accident_to_a_pack_is_found_before_anything_is_made_of_it() {
+    let world = World::new();
+    let repo = small(&world);
+    let (pack, idx) = the_pack(&repo);
+    for path in [&pack, &idx] {
+        let flip = |bytes: &mut Vec<u8>| {
+            let at = bytes.len() / 2;
+            bytes[at] ^= 1;
+        };
+        rewrite(path, flip);
+        let error = world.import_git(&repo, None).unwrap_err();
+        assert_eq!(error.reason, Reason::Corrupt, "{error:?}");
+        // Repaired, it is imported: nothing of the damaged copy is left.
+        rewrite(path, flip);
+        world.import_git(&repo, None).unwrap();
+        fs::remove_dir_all(&world.dirs.mirrors).unwrap();
+    }
+}
+
+#[test]
+fn a_head_that_says_nothing_is_there_is_no_empty_file() {
+    let world = World::new();
+    let repo = small(&world);
+    let (_, offset) = find_object(&repo.path.join(".git"), &repo.rev("HEAD:eight"));
+    forge(&repo, |bytes| {
+        assert_eq!(bytes[offset as usize], 0x38);
+        bytes[offset as usize] = 0x30;
+    });
+    let error = world.import_git(&repo, None).unwrap_err();
+    assert!(
+        error.reason == Reason::Corrupt && error.message().contains(&repo.rev("HEAD:eight")),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn an_index_that_leads_to_another_object_deceives_nobody() {
+    let world = World::new();
+    let repo = small(&world);
+    symlink("nine", repo.path.join("link")).unwrap();
+    repo.commit_all("link");
+    git(&repo.path, &["repack", "-adfq"]);
+    let place =
+        |path: &str| find_object(&repo.path.join(".git"), &repo.rev(&format!("HEAD:{path}"))).1 as u32;
+    let [eight, nine, link] = ["eight", "nine", "link"].map(place);
+    let swap = |one: u32, other: u32| {
+        let (_, idx) = the_pack(&repo);
+        rewrite(&idx, |bytes| {
+            let find = |bytes: &[u8], offset: u32| {
+                let at = (0..=bytes.len() - 44).rev().find(|at| bytes[*at..*at + 4] == offset.to_be_bytes());
+                at.unwrap()
+            };
+            let (a, b) = (find(bytes, one), find(bytes, other));
+            (0..4).for_each(|i| bytes.swap(a + i, b + i));
+            seal(bytes);
+        });
+    };
+    // A file that leads to another one's bytes is imported, and refused to its readers; the others are as they were.
+    swap(eight, nine);
+    let table = table_of(&world.import_git(&repo, None).unwrap());
+    let all = paths(&table);
+    for path in ["/eight", "/nine"] {
+        let error = world.blobs.read(&all[path.as_bytes()].blob.unwrap(), 0, 100).unwrap_err();
+        assert!(error.reason == Reason::Corrupt, "{path}: {error:?}");
+    }
+    assert_eq!(world.content(&all[&b"/large"[..]]), noise(300_000));
+    // With the right index of the same pack, also of another source, all is right.
+    swap(eight, nine);
+    let good = Repo { path: world.path("copy") };
+    git(
+        &world.path(""),
+        &["clone", "-q", "--local", repo.path.to_str().unwrap(), good.path.to_str().unwrap()],
+    );
+    let table = table_of(&world.import_git(&good, None).unwrap());
+    let all = paths(&table);
+    assert_eq!(world.content(&all[&b"/eight"[..]]), b"8 bytes.");
+    assert_eq!(world.content(&all[&b"/nine"[..]]), b"9 bytes..");
+    // The target of a link is read at once, and so is this refused at once.
+    fs::remove_dir_all(&world.dirs.mirrors).unwrap();
+    swap(link, nine);
+    let error = world.import_git(&repo, None).unwrap_err();
+    assert!(error.reason == Reason::Corrupt && error.message().contains(&repo.rev("HEAD:link")), "{error:?}");
 }

@@ -12,7 +12,9 @@ mod builder;
 mod check;
 mod format;
 mod index;
+mod lines;
 mod reader;
+mod slots;
 #[cfg(test)]
 mod tests;
 

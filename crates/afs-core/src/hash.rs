@@ -10,33 +10,63 @@
 /// Equal to SipHash-1-3 of `parent` (8 bytes, little endian) followed by `name`, under a key made from `seed`.
 #[inline]
 pub fn name_hash(seed: u64, parent: u64, name: &[u8]) -> u64 {
-    let (k0, k1) = key(seed);
-    let mut v = [
-        k0 ^ 0x736f_6d65_7073_6575,
-        k1 ^ 0x646f_7261_6e64_6f6d,
-        k0 ^ 0x6c79_6765_6e65_7261,
-        k1 ^ 0x7465_6462_7974_6573,
-    ];
-    let mut absorb = |word: u64| {
-        v[3] ^= word;
-        round(&mut v);
-        v[0] ^= word;
-    };
-    absorb(parent);
-    let (words, rest) = name.as_chunks::<8>();
-    for word in words {
-        absorb(u64::from_le_bytes(*word));
+    NameKey::new(seed).hash(parent, name)
+}
+
+/// A seed made ready for many hashes: the state that every hash under it starts with.
+#[derive(Clone, Copy)]
+pub struct NameKey([u64; 4]);
+
+impl NameKey {
+    /// The key of a seed.
+    pub fn new(seed: u64) -> Self {
+        let (k0, k1) = key(seed);
+        Self([
+            k0 ^ 0x736f_6d65_7073_6575,
+            k1 ^ 0x646f_7261_6e64_6f6d,
+            k0 ^ 0x6c79_6765_6e65_7261,
+            k1 ^ 0x7465_6462_7974_6573,
+        ])
     }
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    // The top byte is the length of the whole message, modulo 256.
-    last[7] = (name.len() as u8).wrapping_add(8);
-    absorb(u64::from_le_bytes(last));
-    v[2] ^= 0xff;
-    for _ in 0..3 {
-        round(&mut v);
+
+    /// [`name_hash`] under this key.
+    #[inline(always)]
+    pub fn hash(&self, parent: u64, name: &[u8]) -> u64 {
+        let mut v = self.0;
+        let mut absorb = |word: u64| {
+            v[3] ^= word;
+            round(&mut v);
+            v[0] ^= word;
+        };
+        absorb(parent);
+        for word in name.as_chunks::<8>().0 {
+            absorb(u64::from_le_bytes(*word));
+        }
+        // The top byte is the length of the whole message, modulo 256.
+        absorb(last_bytes(name) | u64::from((name.len() as u8).wrapping_add(8)) << 56);
+        v[2] ^= 0xff;
+        for _ in 0..3 {
+            round(&mut v);
+        }
+        v[0] ^ v[1] ^ v[2] ^ v[3]
     }
-    v[0] ^ v[1] ^ v[2] ^ v[3]
+}
+
+/// The bytes behind the last whole word of a name, little endian: up to 7.
+///
+/// A copy of as many bytes as there are would be a call of `memcpy` for each hash; loads that overlap are not.
+#[inline(always)]
+fn last_bytes(name: &[u8]) -> u64 {
+    let (len, rest) = (name.len(), name.len() % 8);
+    if let Some(last) = name.last_chunk::<8>() {
+        // By 64 for none, in two steps, since a shift by all bits of a word is not defined.
+        return u64::from_le_bytes(*last) >> 1 >> (63 - 8 * rest);
+    }
+    if let (Some(first), Some(last)) = (name.first_chunk::<4>(), name.last_chunk::<4>()) {
+        return u64::from(u32::from_le_bytes(*first))
+            | u64::from(u32::from_le_bytes(*last)) << (8 * (len - 4));
+    }
+    name.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
 /// Two key words that have no simple relation, from one seed (the finisher of splitmix64).

@@ -96,9 +96,13 @@ impl Record {
     /// The bytes for the journal.
     pub fn encode(&self) -> Vec<u8> {
         let mut e = Enc { out: Vec::with_capacity(96) };
-        e.u8(VERSION).u32(self.epoch).u64(self.op_id);
-        self.op.encode(&mut e);
+        Self::encode_to(self.epoch, self.op_id, &self.op, &mut e);
         e.out
+    }
+    /// Appends the bytes of the record with these fields, which need not be one yet.
+    pub fn encode_to(epoch: u32, op_id: u64, op: &Op, e: &mut Enc) {
+        e.u8(VERSION).u32(epoch).u64(op_id);
+        op.encode(e);
     }
     /// Reads a record back.
     pub fn decode(bytes: &[u8]) -> Result<Self> {

@@ -17,7 +17,6 @@ mod short;
 use crate::base::{BaseEntry, BaseTable, NodeKind};
 use crate::codec::{Dec, Enc};
 use crate::extent::Content;
-use crate::hash::name_hash;
 use crate::op::Bytes;
 use crate::pmap::PMap;
 use afs_types::{Ino, Name, NameRef, ROOT_INO, Reason, Result, SessionPath};
@@ -190,10 +189,13 @@ impl Tree {
     /// The inode that `name` names in `parent`.
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Option<Ino> {
         let hash = self.hash(parent, name);
+        // Asked first, though the overlay decides: the base's load from memory is then under way while the overlay, which
+        // mostly lies in the caches, is searched.
+        let below = self.base.lookup_hashed(parent, name, hash);
         match self.slot(parent, name, hash) {
             Some(slot) => (slot.ino != 0).then_some(slot.ino),
             // A dead directory's slots were dropped: its base entries must not show again.
-            None => self.base_lookup(parent, name, hash).filter(|_| !self.is_dead_dir(parent)),
+            None => below.filter(|_| !self.is_dead_dir(parent)),
         }
     }
 
@@ -294,11 +296,7 @@ impl Tree {
     }
 
     fn hash(&self, parent: Ino, name: &[u8]) -> u64 {
-        name_hash(self.base.name_seed(), parent, name)
-    }
-
-    fn base_lookup(&self, parent: Ino, name: &[u8], hash: u64) -> Option<Ino> {
-        (parent <= self.base.max_ino()).then(|| self.base.lookup_hashed(parent, name, hash)).flatten()
+        self.base.name_hash(parent, name)
     }
 
     /// A directory, alive or removed but open.

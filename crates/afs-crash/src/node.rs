@@ -59,7 +59,7 @@ impl Node {
         };
         let blobs = BlobStore::open_with(&dir.join("blobs"), [3; 32], limits, Arc::clone(&port))?;
         let clock = Arc::new(SystemClock);
-        let ids = Arc::new(UlidGen::new(clock.clone(), &SystemRng, 1));
+        let ids = Arc::new(UlidGen::new(&SystemRng, 1));
         let ports = Ports { journal: port, blobs: Arc::clone(&blobs), clock, rng: Arc::new(SystemRng), ids };
         let engine = Engine::open(EngineConfig::new(dir.join("engine")), ports)?;
         Ok(Self { engine, blobs, journal, mirrors: dir.join("engine/mirrors") })

@@ -8,10 +8,10 @@
 //!
 //! Deliberately absent: any change of what the session holds: the API shows the field empty, and so does a fork elsewhere.
 
-use crate::sha1::Sha1;
 use crate::vfs::{Attr, Vfs};
 use afs_types::{Ino, NameRef, Reason, Result};
 use parking_lot::{Mutex, RwLock};
+use sha1::{Digest, Sha1};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -188,7 +188,7 @@ impl Place {
             }
         };
         self.absorb(vfs, &mut hash, self.at..digest_at)?;
-        Ok(*self.digest.get_or_init(|| hash.finish()))
+        Ok(*self.digest.get_or_init(|| hash.finalize().into()))
     }
 
     /// Hashes a range of the file, with the name in it.

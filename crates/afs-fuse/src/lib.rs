@@ -30,7 +30,6 @@ mod mount_table;
 mod notifier;
 mod pack;
 mod questions;
-mod sha1;
 mod vfs;
 
 pub use counters::Counters;

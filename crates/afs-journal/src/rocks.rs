@@ -103,11 +103,11 @@ impl GroupStore for RocksStore {
         let mut batch = WriteBatch::default();
         for change in group.changes() {
             match change {
-                Change::Put { space, key, value } => with_key(*space, key, |key| batch.put(key, value)),
-                Change::Delete { space, key } => with_key(*space, key, |key| batch.delete(key)),
+                Change::Put { space, key, value } => with_key(space, key, |key| batch.put(key, value)),
+                Change::Delete { space, key } => with_key(space, key, |key| batch.delete(key)),
                 // RocksDB refuses inverted ranges; ours are empty.
                 Change::DeleteRange { space, from, to } if from < to => {
-                    with_key(*space, from, |from| with_key(*space, to, |to| batch.delete_range(from, to)));
+                    with_key(space, from, |from| with_key(space, to, |to| batch.delete_range(from, to)));
                 }
                 Change::DeleteRange { .. } => {}
             }

@@ -58,7 +58,7 @@ impl App {
         let data = DataDir::open(&config.data_dir, &*rng)?;
         let journal: Arc<dyn Journal> = crate::wiring::journal(&data)?;
         let blobs = BlobStore::open(&data.blobs(), data.tenant_key(), config.cache_bytes, journal.clone())?;
-        let ids: Arc<dyn IdGen> = Arc::new(UlidGen::new(clock.clone(), &*rng, 0));
+        let ids: Arc<dyn IdGen> = Arc::new(UlidGen::new(&*rng, 0));
         let ports = Ports {
             journal: journal.clone(),
             blobs: blobs.clone(),
@@ -74,8 +74,8 @@ impl App {
             ..EngineConfig::new(data.engine())
         };
         let engine = Engine::open(settings, ports)?;
-        let identity =
-            Identity { instance_id: format!("{:032x}", ids.next_ulid()), started_ns: clock.now_ns() };
+        let started_ns = clock.now_ns();
+        let identity = Identity { instance_id: format!("{:032x}", ids.next_ulid(started_ns)), started_ns };
         let next_who = Arc::new(AtomicU64::new(1));
         let all = Arc::new(AllSessions::new(
             engine.clone(),

@@ -11,8 +11,8 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// Batches are made by the threads that serve and freed by the one that commits: with the C library's allocator both work on the same heap. A fork in
-/// process was some tenth quicker with this one (`cargo xtask bench fork`, which uses it, too).
+/// Many threads make and drop small things, some of them each other's. A fork in process was some tenth quicker with this one than with the C
+/// library's allocator when it was chosen (`cargo xtask bench fork`, which uses it, too).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -31,13 +31,13 @@ pub(crate) struct Background {
 
 #[derive(Default)]
 struct Queue {
-    jobs: VecDeque<FoldJob>,
+    jobs: VecDeque<Box<FoldJob>>,
     busy: bool,
 }
 
 impl Background {
     /// False when there is no room.
-    pub(crate) fn push(&self, job: FoldJob) -> bool {
+    pub(crate) fn push(&self, job: Box<FoldJob>) -> bool {
         let mut queue = self.queue.lock();
         if queue.jobs.len() >= limits::MAX_FOLD_QUEUE || self.stopping() {
             return false;
@@ -60,7 +60,7 @@ impl Background {
         }
     }
 
-    fn next(&self) -> Option<FoldJob> {
+    fn next(&self) -> Option<Box<FoldJob>> {
         let mut queue = self.queue.lock();
         queue.busy = false;
         loop {

@@ -7,7 +7,7 @@ use crate::engine::Engine;
 use crate::lifecycle::{Page, Room, check_text, page_size};
 use crate::records::{CheckpointRec, Stored};
 use crate::requests::Begin;
-use crate::session::{Cut, Session};
+use crate::session::{CutRef, Session};
 use afs_core::diff::diff;
 use afs_store::{Batch, Space};
 use afs_types::{CheckpointId, Error, Reason, RequestId, Result, SessionId};
@@ -50,18 +50,18 @@ impl Engine {
             Begin::Go(attempt) => attempt,
         };
         let live = self.session(session)?;
-        let id = CheckpointId::from_ulid(self.shared.ports.ids.next_ulid());
+        let id = CheckpointId::from_ulid(self.shared.next_ulid());
         let draft = Draft { id: &id, name, message, automatic: false, now_ns: self.shared.now_ns() };
-        let (cut, at, job) = live.cut(|cut, batch| {
-            draft.write(&live, cut, batch);
+        let (record, at, job) = live.cut(|cut, batch| {
+            let record = draft.record(&live, cut);
+            draft.write(&record, batch);
             if let Some(attempt) = &attempt {
                 attempt.remember(&[id.to_string()], batch);
             }
-            Ok(())
+            Ok(record)
         })?;
         self.shared.queue_fold(job);
         self.shared.wait(at)?;
-        let record = draft.record(&live, &cut);
         Ok(CheckpointInfo { id, record })
     }
 
@@ -132,7 +132,7 @@ impl Engine {
         let target = self.get_checkpoint(session, checkpoint)?.record;
         let live = self.session(session)?;
         let to = self.instant(&target.version, target.layer)?;
-        let id = CheckpointId::from_ulid(self.shared.ports.ids.next_ulid());
+        let id = CheckpointId::from_ulid(self.shared.next_ulid());
         let name = format!("before restore to {checkpoint}");
         let draft =
             Draft { id: &id, name: &name, message: "", automatic: true, now_ns: self.shared.now_ns() };
@@ -147,9 +147,9 @@ impl Engine {
                         moved = true;
                         return Err(Reason::Unavailable.into());
                     }
-                    files_changed = diff(&before.tree, &to.tree).len() as u64;
+                    files_changed = diff(before.tree, &to.tree).len() as u64;
                 }
-                draft.write(&live, before, batch);
+                draft.write(&draft.record(&live, before), batch);
                 if let Some(attempt) = &attempt {
                     attempt.remember(&[seq.to_string(), id.to_string(), files_changed.to_string()], batch);
                 }
@@ -203,7 +203,7 @@ struct Draft<'a> {
 }
 
 impl Draft<'_> {
-    fn record(&self, session: &Session, cut: &Cut) -> CheckpointRec {
+    fn record(&self, session: &Session, cut: &CutRef<'_>) -> CheckpointRec {
         CheckpointRec {
             session: session.id().clone(),
             layer: cut.layer,
@@ -215,9 +215,9 @@ impl Draft<'_> {
             created_ns: self.now_ns,
         }
     }
-    fn write(&self, session: &Session, cut: &Cut, batch: &mut Batch) {
-        batch.put(Space::Checkpoint, self.id.as_str(), self.record(session, cut).encode());
-        batch.put(Space::Name, by_session(session.id(), self.id), Vec::new());
+    fn write(&self, record: &CheckpointRec, batch: &mut Batch) {
+        batch.put_with(Space::Checkpoint, self.id.as_str(), |e| record.encode_to(e));
+        batch.put(Space::Name, by_session(&record.session, self.id), b"");
     }
 }
 

@@ -93,14 +93,14 @@ impl Engine {
                 Reason::RevisionMismatch,
                 format!("{} is at revision {}, not {r}", want.session, cut.seq),
             )),
-            _ => Ok(()),
+            _ => Ok(cut.to_cut()),
         })?;
         self.shared.queue_fold(job);
         self.shared.wait(at)?;
-        let id = CommitId::from_ulid(self.shared.ports.ids.next_ulid());
+        let id = CommitId::from_ulid(self.shared.next_ulid());
         let record = self.write_commit(&live, &git, &cut, want)?;
         let mut batch = Batch::new();
-        batch.put(Space::Commit, id.as_str(), record.encode());
+        batch.put_with(Space::Commit, id.as_str(), |e| record.encode_to(e));
         if let Some(attempt) = &attempt {
             attempt.remember(&[id.to_string()], &mut batch);
         }
@@ -199,7 +199,7 @@ impl Engine {
         record.last_commit = Some(id.clone());
         record.updated_ns = self.shared.now_ns();
         record.generation += 1;
-        batch.put(Space::Session, session_key(session), record.encode());
+        batch.put_with(Space::Session, session_key(session), |e| record.encode_to(e));
         self.shared.commit(batch)
     }
 
@@ -251,7 +251,7 @@ impl Engine {
         let mut record = info.record;
         record.pushed = Some(want.branch.clone());
         let mut batch = Batch::new();
-        batch.put(Space::Commit, want.commit.as_str(), record.encode());
+        batch.put_with(Space::Commit, want.commit.as_str(), |e| record.encode_to(e));
         self.shared.commit(batch)?;
         let commit = CommitInfo { id: want.commit.clone(), record };
         Ok(Promoted { commit, branch: want.branch.clone(), old_oid: pushed.old })

@@ -197,7 +197,7 @@ impl Engine {
         let is_new = record.epoch == self.shared.epoch;
         let start = noted.or_else(|| is_new.then(|| StartRec::of_new(cut.seq)));
         let name = (id.clone(), record.created_ns);
-        Ok(Session::loaded(name, self.shared.clone(), family, cut, owned_from, start, last))
+        Ok(Session::loaded(name, &self.shared, &family, cut, owned_from, start, last))
     }
 
     /// This start of the server.
@@ -255,7 +255,7 @@ impl Engine {
         if session.unfolded() > 0 {
             let (_, _, job) = session.cut(|_, _| Ok(()))?;
             // It is not told when its bytes are sealed: it is not there any more then.
-            self.shared.queue_fold(job.map(|job| FoldJob { session: Weak::new(), ..job }));
+            self.shared.queue_fold(job.map(|job| Box::new(FoldJob { session: Weak::new(), ..*job })));
         }
         let stamp = session.stamp();
         self.shared.wait(stamp.at)?;

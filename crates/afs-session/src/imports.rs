@@ -274,10 +274,10 @@ impl Engine {
         {
             return self.set_head(id, import, version, Batch::new());
         }
-        let version = VersionId::from_ulid(ports.ids.next_ulid());
+        let version = VersionId::from_ulid(self.shared.next_ulid());
         let record = self.keep_base(id, &imported, now)?;
         let mut batch = Batch::new();
-        batch.put(Space::Version, version.as_str(), record.encode());
+        batch.put_with(Space::Version, version.as_str(), |e| record.encode_to(e));
         if let Some(identity) = identity {
             batch.put(Space::Name, version_key(id, &identity), version.as_str());
         }

@@ -75,12 +75,12 @@ impl Shared {
             }
             if closed || id != layer {
                 let cut = Cut { layer: id, depth: record.depth, seq: loaded.seq, tree: loaded.tree.clone() };
-                unfolded.push(FoldJob {
+                unfolded.push(Box::new(FoldJob {
                     below: loaded.below.0.clone(),
                     cut,
                     after: Position::default(),
                     session: Weak::new(),
-                });
+                }));
             }
         }
         unfolded.into_iter().for_each(|job| self.queue_fold(Some(job)));
@@ -136,7 +136,7 @@ impl Shared {
         record.seq = job.cut.seq;
         let mut batch = Batch::new();
         batch.put(Space::Delta, layer_key(layer), delta.encode());
-        batch.put(Space::Layer, layer_key(layer), record.encode());
+        batch.put_with(Space::Layer, layer_key(layer), |e| record.encode_to(e));
         batch.delete_range(Space::Record, op_key(layer, first), op_key(LayerId(layer.0 + 1), 0));
         segments::renote(self, layer, &delta, &mut batch)?;
         let at = self.submit(batch)?;

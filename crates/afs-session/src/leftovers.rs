@@ -52,7 +52,7 @@ fn old_requests(shared: &Shared) -> Result<usize> {
     for keys in old.chunks(BATCH) {
         let mut batch = Batch::new();
         for key in keys {
-            batch.delete(Space::Request, key.clone());
+            batch.delete(Space::Request, key);
         }
         shared.submit(batch.freeing())?;
     }

@@ -6,16 +6,15 @@
 use crate::engine::Engine;
 use crate::family::Family;
 use crate::records::{
-    CheckpointRec, CommitRec, HeadRec, Labels, SessionRec, Stored, head_key, op_key, session_key, start_key,
-    starts_end,
+    CheckpointRec, CommitRec, HeadRec, Labels, SessionRec, SessionView, Stored, head_key, head_parts, op_key,
+    session_key, session_parts, start_key, starts_end,
 };
 use crate::requests::{Attempt, Begin};
-use crate::session::{Cut, Session};
+use crate::session::{Cut, CutRef, Session};
 use afs_store::{Batch, Position, Space};
 use afs_types::{
     CheckpointId, CommitId, Error, LayerId, Reason, RequestId, Result, SessionId, SourceId, VersionId, limits,
 };
-use std::iter::repeat_n;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -156,20 +155,11 @@ pub struct Forked {
 }
 
 /// What a fork starts from.
-enum Origin {
+enum Origin<'a> {
     /// The state of a session now.
-    Live(Arc<Session>),
+    Live(&'a Session),
     /// A checkpoint or commit.
-    Kept(Arc<Family>, Cut),
-}
-
-impl Origin {
-    fn family(&self) -> &Arc<Family> {
-        match self {
-            Self::Live(session) => session.family(),
-            Self::Kept(family, _) => family,
-        }
-    }
+    Kept(&'a Cut),
 }
 
 impl Engine {
@@ -187,7 +177,8 @@ impl Engine {
         let in_use = self.source_use(&source).read();
         let version = self.pick_version(&source, want.version)?;
         let family = self.family(&version)?;
-        let ids = self.new_ids(want.session_id.as_slice(), 1)?;
+        let mut wanted = Wanted::none(self);
+        wanted.reserve(want.session_id.as_slice())?;
         let tree = afs_core::tree::Tree::new(family.base.clone());
         let cut = Cut { layer: Default::default(), depth: 0, seq: 0, tree };
         let now = self.shared.now_ns();
@@ -208,8 +199,15 @@ impl Engine {
             epoch: self.shared.epoch,
         };
         self.note_expiry(record.expires_ns);
-        let made = Made { ids: &ids, record: &record, attempt: attempt.as_ref(), family: &family };
-        let forked = self.make_sessions(&made, &cut)?;
+        let made = Made {
+            wanted: &wanted,
+            count: 1,
+            record: &record.view(),
+            attempt: attempt.as_ref(),
+            family: &family,
+            now_ns: now,
+        };
+        let forked = self.make_sessions(&made, &cut.view())?;
         drop(in_use);
         // Again, now that a scan of the records sees it: the first may have been used up by one that came too early.
         self.note_expiry(record.expires_ns);
@@ -219,24 +217,27 @@ impl Engine {
 
     /// Forks: n new sessions that start as the parent is now, or was at a checkpoint or commit.
     pub fn fork(&self, want: &Fork) -> Result<Vec<SessionInfo>> {
-        let print = format!("{want:?}");
+        let print = want.request_id.as_ref().map_or_else(String::new, |_| format!("{want:?}"));
         let attempt = match self.begin("ForkSession", want.request_id.as_ref(), &[print.as_bytes()])? {
             Begin::Done(ids) => {
                 return ids.iter().map(|id| self.get_session(&SessionId::parse(id)?)).collect();
             }
             Begin::Go(attempt) => attempt,
         };
-        let (forked, record) = self.fork_with(want, attempt.as_ref())?;
+        let now = self.shared.now_ns();
+        let forked = self.fork_at(want, now, attempt.as_ref())?;
         self.shared.wait(forked.at)?;
+        let Some(first) = forked.sessions.first() else { return Ok(Vec::new()) };
+        let record = self.fork_record(want, first.family(), now, first.created_ns()).to_record();
         Ok(forked.sessions.iter().map(|s| info(s, record.clone())).collect())
     }
 
     /// The part of a fork that is done in RAM: registered and queued; the caller waits for `at` before it tells anyone.
     pub fn fork_start(&self, want: &Fork) -> Result<Forked> {
-        self.fork_with(want, None).map(|(forked, _)| forked)
+        self.fork_at(want, self.shared.now_ns(), None)
     }
 
-    fn fork_with(&self, want: &Fork, attempt: Option<&Attempt<'_>>) -> Result<(Forked, SessionRec)> {
+    fn fork_at(&self, want: &Fork, now_ns: i64, attempt: Option<&Attempt<'_>>) -> Result<Forked> {
         check_labels(&want.labels)?;
         if want.count == 0 || want.count > limits::MAX_FORKS || want.new_ids.len() > want.count as usize {
             return Err(Error::invalid(
@@ -245,95 +246,111 @@ impl Engine {
             ));
         }
         check_answer(want)?;
-        let ids = self.new_ids(&want.new_ids, want.count as usize)?;
-        let now = self.shared.now_ns();
-        let origin = self.fork_origin(want, now)?;
-        let family = origin.family();
-        let created_ns = self.creation_ns(now);
-        let record = SessionRec {
-            source: family.record.source.clone(),
-            version: family.version.clone(),
-            display_name: String::new(),
-            labels: want.labels.clone(),
-            parent: Some(want.session.clone()),
-            parent_checkpoint: want.checkpoint.clone(),
-            last_commit: want.commit.clone(),
+        let mut wanted = Wanted::none(self);
+        wanted.reserve(&want.new_ids)?;
+        let (parent, kept);
+        let (family, origin) = if want.checkpoint.is_some() || want.commit.is_some() {
+            kept = self.fork_origin(want)?;
+            (&kept.0, Origin::Kept(&kept.1))
+        } else {
+            parent = self.session_at(&want.session, now_ns)?;
+            (parent.family(), Origin::Live(&parent))
+        };
+        let record = self.fork_record(want, family, now_ns, self.creation_ns(now_ns));
+        self.note_expiry(record.expires_ns);
+        let count = want.count as usize;
+        let made = Made { wanted: &wanted, count, record: &record, attempt, family, now_ns };
+        let forked = match origin {
+            Origin::Kept(cut) => self.make_sessions(&made, &cut.view()),
+            Origin::Live(parent) => self.fork_live(parent, &made),
+        };
+        self.note_expiry(record.expires_ns);
+        forked
+    }
+
+    /// The record of forks, all of whose parts belong to the request and the family.
+    fn fork_record<'a>(
+        &self,
+        want: &'a Fork,
+        family: &'a Family,
+        now_ns: i64,
+        created_ns: i64,
+    ) -> SessionView<'a> {
+        SessionView {
+            source: &family.record.source,
+            version: &family.version,
+            display_name: "",
+            labels: &want.labels,
+            parent: Some(&want.session),
+            parent_checkpoint: want.checkpoint.as_ref(),
+            last_commit: want.commit.as_ref(),
             archived: false,
             created_ns,
             updated_ns: created_ns,
-            expires_ns: want.ttl_ns.map(|t| now.saturating_add(t)),
+            expires_ns: want.ttl_ns.map(|t| now_ns.saturating_add(t)),
             generation: 1,
             epoch: self.shared.epoch,
-        };
-        self.note_expiry(record.expires_ns);
-        let made = Made { ids: &ids, record: &record, attempt, family };
-        let forked = match &origin {
-            Origin::Kept(_, cut) => self.make_sessions(&made, cut)?,
-            Origin::Live(parent) => self.fork_live(parent, &made)?,
-        };
-        self.note_expiry(record.expires_ns);
-        Ok((forked, record))
+        }
     }
 
     /// New sessions on an instant that is in the journal.
-    fn make_sessions(&self, made: &Made<'_>, cut: &Cut) -> Result<Forked> {
-        let sessions = self.announce(made, cut)?;
+    fn make_sessions(&self, made: &Made<'_>, cut: &CutRef<'_>) -> Result<Forked> {
+        let mut sessions = Vec::with_capacity(made.count);
+        self.announce(made, cut, &mut sessions)?;
         let mut batch = Batch::new();
-        made.write(cut, &mut batch);
-        self.started(sessions, self.shared.submit(batch))
+        made.write(&sessions, cut, &mut batch);
+        let submitted = self.shared.submit(batch);
+        self.started(&sessions, submitted).map(|at| Forked { sessions, at })
     }
 
     /// New sessions on the present instant of another one.
     fn fork_live(&self, parent: &Session, made: &Made<'_>) -> Result<Forked> {
-        let mut sessions = Vec::new();
+        let mut sessions = Vec::with_capacity(made.count);
         let cut = parent.cut(|cut, batch| {
-            sessions = self.announce(made, cut)?;
-            made.write(cut, batch);
+            self.announce(made, cut, &mut sessions)?;
+            made.write(&sessions, cut, batch);
             Ok(())
         });
-        let at = cut.map(|(_, at, job)| {
+        let submitted = cut.map(|((), at, job)| {
             self.shared.queue_fold(job);
             at
         });
-        self.started(sessions, at)
+        self.started(&sessions, submitted).map(|at| Forked { sessions, at })
     }
 
     /// Registers sessions that are about to be made, so that their ids are taken and nobody else loads or makes them meanwhile. All or none.
-    fn announce(&self, made: &Made<'_>, cut: &Cut) -> Result<Vec<Arc<Session>>> {
-        let mut sessions = Vec::with_capacity(made.ids.list.len());
-        for id in &made.ids.list {
-            let created_ns = made.record.created_ns;
-            let session =
-                Session::coming(id.clone(), self.shared.clone(), made.family.clone(), cut, created_ns);
+    fn announce(&self, made: &Made<'_>, cut: &CutRef<'_>, sessions: &mut Vec<Arc<Session>>) -> Result<()> {
+        for n in 0..made.count {
+            let id = match made.wanted.ids.get(n) {
+                Some(id) => id.clone(),
+                None => SessionId::from_ulid(self.shared.ports.ids.next_ulid(made.now_ns)),
+            };
+            let session = Session::coming(id, &self.shared, made.family, cut, made.record.created_ns);
             if !self.register(session.clone()) {
-                self.withdraw(&sessions);
-                return Err(taken(id));
+                self.withdraw(sessions);
+                sessions.clear();
+                return Err(taken(session.id()));
             }
             sessions.push(session);
         }
-        Ok(sessions)
+        Ok(())
     }
 
     /// Lets sessions that were announced take calls, or takes them back if the journal refused them.
-    fn started(&self, sessions: Vec<Arc<Session>>, submitted: Result<Position>) -> Result<Forked> {
-        match submitted {
-            Ok(at) => {
-                sessions.iter().for_each(|s| s.begin(at));
-                Ok(Forked { sessions, at })
-            }
-            Err(error) => {
-                self.withdraw(&sessions);
-                Err(error)
-            }
+    fn started(&self, sessions: &[Arc<Session>], submitted: Result<Position>) -> Result<Position> {
+        match &submitted {
+            Ok(at) => sessions.iter().for_each(|s| s.begin(*at)),
+            Err(_) => self.withdraw(sessions),
         }
+        submitted
     }
 
     fn withdraw(&self, sessions: &[Arc<Session>]) {
         sessions.iter().for_each(|s| self.unregister(s.id()));
     }
 
-    /// The family, and the instant unless it is the live state.
-    fn fork_origin(&self, want: &Fork, now_ns: i64) -> Result<Origin> {
+    /// The family and the instant of a checkpoint or commit.
+    fn fork_origin(&self, want: &Fork) -> Result<(Arc<Family>, Cut)> {
         let (version, layer, owner) = match (&want.checkpoint, &want.commit) {
             (Some(_), Some(_)) => {
                 return Err(Error::invalid("checkpoint_id", "either a checkpoint or a commit, not both"));
@@ -350,7 +367,7 @@ impl Engine {
                     self.shared.read(Space::Commit, id.as_str().as_bytes())?.ok_or_else(|| id.not_found())?;
                 (rec.version, rec.layer, rec.session)
             }
-            (None, None) => return Ok(Origin::Live(self.session_at(&want.session, now_ns)?)),
+            (None, None) => return Err(Error::invalid("checkpoint_id", "a checkpoint or a commit")),
         };
         if owner != want.session {
             return Err(Error::new(
@@ -358,36 +375,7 @@ impl Engine {
                 format!("{} has no such checkpoint or commit", want.session),
             ));
         }
-        Ok(Origin::Kept(self.family(&version)?, self.instant(&version, layer)?))
-    }
-
-    /// The ids wanted, reserved and free, and made ones up to `count`.
-    fn new_ids(&self, want: &[SessionId], count: usize) -> Result<NewIds<'_>> {
-        let mut ids = NewIds { engine: self, wanted: 0, list: Vec::with_capacity(count) };
-        for id in want {
-            // Ids that the server makes are not looked up before they are used: nobody else may have one.
-            if id.looks_made() {
-                return Err(Error::new(
-                    Reason::InvalidId,
-                    format!("{id} has the form of ids that the server makes"),
-                )
-                .with("id", id.as_str())
-                .next("choose another id, for example a longer or shorter one, or none"));
-            }
-            if !self.wanted.lock().insert(id.clone()) {
-                return Err(taken(id));
-            }
-            ids.list.push(id.clone());
-            ids.wanted += 1;
-            // Only now: whoever had it reserved until a moment ago has made it, and it is seen, or has given it up.
-            if self.resident(id).is_some() || self.is_known(id)? {
-                return Err(taken(id));
-            }
-        }
-        while ids.list.len() < count {
-            ids.list.push(SessionId::from_ulid(self.shared.ports.ids.next_ulid()));
-        }
-        Ok(ids)
+        Ok((self.family(&version)?, self.instant(&version, layer)?))
     }
 
     fn is_known(&self, id: &SessionId) -> Result<bool> {
@@ -488,7 +476,7 @@ impl Engine {
         record.updated_ns = now;
         record.generation += 1;
         let mut batch = Batch::new();
-        batch.put(Space::Session, session_key(id), record.encode());
+        batch.put_with(Space::Session, session_key(id), |e| record.encode_to(e));
         self.shared.commit(batch)
     }
 
@@ -507,7 +495,7 @@ impl Engine {
         record.generation += 1;
         // In the batch that closes the session's layer, so that nothing is acknowledged after it.
         let (at, job) = session.archive(|batch| {
-            batch.put(Space::Session, session_key(id), record.encode());
+            batch.put_with(Space::Session, session_key(id), |e| record.encode_to(e));
         })?;
         self.shared.queue_fold(job);
         self.shared.wait(at)?;
@@ -564,19 +552,47 @@ impl Engine {
     }
 }
 
-/// Ids of new sessions. Those that a caller chose are reserved until this goes.
-struct NewIds<'a> {
+/// Ids of new sessions that a caller chose: reserved until this goes.
+struct Wanted<'a> {
     engine: &'a Engine,
-    /// The first so many of the list are reserved.
-    wanted: usize,
-    list: Vec<SessionId>,
+    ids: &'a [SessionId],
 }
 
-impl Drop for NewIds<'_> {
+impl<'a> Wanted<'a> {
+    fn none(engine: &'a Engine) -> Self {
+        Self { engine, ids: &[] }
+    }
+
+    /// Reserves ids, if they are free.
+    fn reserve(&mut self, want: &'a [SessionId]) -> Result<()> {
+        for (n, id) in want.iter().enumerate() {
+            // Ids that the server makes are not looked up before they are used: nobody else may have one.
+            if id.looks_made() {
+                return Err(Error::new(
+                    Reason::InvalidId,
+                    format!("{id} has the form of ids that the server makes"),
+                )
+                .with("id", id.as_str())
+                .next("choose another id, for example a longer or shorter one, or none"));
+            }
+            if !self.engine.wanted.lock().insert(id.clone()) {
+                return Err(taken(id));
+            }
+            self.ids = &want[..=n];
+            // Only now: whoever had it reserved until a moment ago has made it, and it is seen, or has given it up.
+            if self.engine.resident(id).is_some() || self.engine.is_known(id)? {
+                return Err(taken(id));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Wanted<'_> {
     fn drop(&mut self) {
-        if self.wanted > 0 {
+        if !self.ids.is_empty() {
             let mut wanted = self.engine.wanted.lock();
-            for id in &self.list[..self.wanted] {
+            for id in self.ids {
                 wanted.remove(id);
             }
         }
@@ -585,26 +601,26 @@ impl Drop for NewIds<'_> {
 
 /// Sessions that are about to be made.
 struct Made<'a> {
-    ids: &'a NewIds<'a>,
-    record: &'a SessionRec,
+    /// The first ones have these ids, the server makes those of the others.
+    wanted: &'a Wanted<'a>,
+    count: usize,
+    record: &'a SessionView<'a>,
     attempt: Option<&'a Attempt<'a>>,
     family: &'a Arc<Family>,
+    now_ns: i64,
 }
 
 impl Made<'_> {
     /// Their records, and the answer to a request that may be repeated.
-    fn write(&self, cut: &Cut, batch: &mut Batch) {
-        let record = self.record.encode();
-        let head = HeadRec { layer: cut.layer, owned: false, seq: cut.seq }.encode();
-        let ids = &self.ids.list;
-        batch.changes.reserve(2 * ids.len() + 1);
-        // The last one takes the values, the others copies: a fork has a microsecond for everything.
-        for (id, (record, head)) in ids.iter().zip(repeat_n((record, head), ids.len())) {
-            batch.put(Space::Session, session_key(id), record);
-            batch.put(Space::Session, head_key(id), head);
+    fn write(&self, sessions: &[Arc<Session>], cut: &CutRef<'_>, batch: &mut Batch) {
+        let head = HeadRec { layer: cut.layer, owned: false, seq: cut.seq };
+        for session in sessions {
+            let id = session.id();
+            batch.put_parts(Space::Session, session_parts(id), |e| self.record.encode_to(e));
+            batch.put_parts(Space::Session, head_parts(id), |e| head.encode_to(e));
         }
         if let Some(attempt) = self.attempt {
-            let ids: Vec<String> = self.ids.list.iter().map(ToString::to_string).collect();
+            let ids: Vec<String> = sessions.iter().map(|s| s.id().to_string()).collect();
             attempt.remember(&ids, batch);
         }
     }

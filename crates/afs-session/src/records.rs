@@ -5,8 +5,9 @@
 //! Every value starts with a version byte; a newer one is refused, damage is `CORRUPT`. Field order is the format.
 
 use afs_core::codec::{Dec, Enc};
-use afs_types::{CheckpointId, CommitId, LayerId, Result, SessionId, SourceId, VersionId};
+use afs_types::{CheckpointId, CommitId, LayerId, Result, SessionId, SourceId, VersionId, limits};
 use std::collections::BTreeMap;
+use std::ops::Deref;
 
 const VERSION: u8 = 1;
 
@@ -42,6 +43,24 @@ pub struct SessionRec {
     pub generation: u64,
     /// The start of the server in which it was made.
     pub epoch: u32,
+}
+
+/// A [`SessionRec`] whose parts belong to others: a fork is written without copying any of them.
+#[derive(Clone, Copy)]
+pub(crate) struct SessionView<'a> {
+    pub(crate) source: &'a SourceId,
+    pub(crate) version: &'a VersionId,
+    pub(crate) display_name: &'a str,
+    pub(crate) labels: &'a Labels,
+    pub(crate) parent: Option<&'a SessionId>,
+    pub(crate) parent_checkpoint: Option<&'a CheckpointId>,
+    pub(crate) last_commit: Option<&'a CommitId>,
+    pub(crate) archived: bool,
+    pub(crate) created_ns: i64,
+    pub(crate) updated_ns: i64,
+    pub(crate) expires_ns: Option<i64>,
+    pub(crate) generation: u64,
+    pub(crate) epoch: u32,
 }
 
 /// Where a session's content stands: rewritten when its layer changes, not with each operation.
@@ -211,9 +230,13 @@ pub trait Stored: Sized {
     /// The value for the journal.
     fn encode(&self) -> Vec<u8> {
         let mut e = Enc { out: Vec::with_capacity(Self::USUAL_BYTES) };
-        e.u8(VERSION);
-        self.write(&mut e);
+        self.encode_to(&mut e);
         e.out
+    }
+    /// Appends the value for the journal.
+    fn encode_to(&self, e: &mut Enc) {
+        e.u8(VERSION);
+        self.write(e);
     }
     /// Reads the value back.
     fn decode(bytes: &[u8]) -> Result<Self> {
@@ -258,22 +281,72 @@ macro_rules! id {
     };
 }
 
-impl Stored for SessionRec {
-    const WHAT: &'static str = "session record";
+impl SessionRec {
+    /// The same, borrowed.
+    pub(crate) fn view(&self) -> SessionView<'_> {
+        SessionView {
+            source: &self.source,
+            version: &self.version,
+            display_name: &self.display_name,
+            labels: &self.labels,
+            parent: self.parent.as_ref(),
+            parent_checkpoint: self.parent_checkpoint.as_ref(),
+            last_commit: self.last_commit.as_ref(),
+            archived: self.archived,
+            created_ns: self.created_ns,
+            updated_ns: self.updated_ns,
+            expires_ns: self.expires_ns,
+            generation: self.generation,
+            epoch: self.epoch,
+        }
+    }
+}
+
+impl SessionView<'_> {
+    /// The record, of its own.
+    pub(crate) fn to_record(self) -> SessionRec {
+        SessionRec {
+            source: self.source.clone(),
+            version: self.version.clone(),
+            display_name: self.display_name.to_owned(),
+            labels: self.labels.clone(),
+            parent: self.parent.cloned(),
+            parent_checkpoint: self.parent_checkpoint.cloned(),
+            last_commit: self.last_commit.cloned(),
+            archived: self.archived,
+            created_ns: self.created_ns,
+            updated_ns: self.updated_ns,
+            expires_ns: self.expires_ns,
+            generation: self.generation,
+            epoch: self.epoch,
+        }
+    }
+    /// Appends the value for the journal.
+    pub(crate) fn encode_to(&self, e: &mut Enc) {
+        e.u8(VERSION);
+        self.write(e);
+    }
     fn write(&self, e: &mut Enc) {
         put_text(e, self.source.as_str());
         put_text(e, self.version.as_str());
-        put_text(e, &self.display_name);
-        put_labels(e, &self.labels);
-        put_opt(e, self.parent.as_ref().map(SessionId::as_str));
-        put_opt(e, self.parent_checkpoint.as_ref().map(CheckpointId::as_str));
-        put_opt(e, self.last_commit.as_ref().map(CommitId::as_str));
+        put_text(e, self.display_name);
+        put_labels(e, self.labels);
+        put_opt(e, self.parent.map(SessionId::as_str));
+        put_opt(e, self.parent_checkpoint.map(CheckpointId::as_str));
+        put_opt(e, self.last_commit.map(CommitId::as_str));
         e.u8(u8::from(self.archived)).i64(self.created_ns).i64(self.updated_ns);
         e.opt(self.expires_ns, |e, v| {
             e.i64(v);
         })
         .u64(self.generation)
         .u32(self.epoch);
+    }
+}
+
+impl Stored for SessionRec {
+    const WHAT: &'static str = "session record";
+    fn write(&self, e: &mut Enc) {
+        self.view().write(e);
     }
     fn read(d: &mut Dec<'_>) -> Result<Self> {
         Ok(Self {
@@ -461,34 +534,79 @@ impl Stored for RequestRec {
     }
 }
 
+/// A key that is made where it is needed, on the stack.
+#[derive(Clone, Copy)]
+pub struct Key {
+    len: usize,
+    bytes: [u8; Self::MOST],
+}
+
+impl Key {
+    /// A start of a session: the longest one.
+    const MOST: usize = 1 + limits::MAX_ID_BYTES + 1 + 4;
+
+    fn of(parts: &[&[u8]]) -> Self {
+        let mut key = Self { len: 0, bytes: [0; Self::MOST] };
+        for part in parts {
+            // An id is never longer than the limit: it would not be one.
+            key.bytes[key.len..][..part.len()].copy_from_slice(part);
+            key.len += part.len();
+        }
+        key
+    }
+}
+
+impl Deref for Key {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl AsRef<[u8]> for Key {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
 /// Key of a session's record.
-pub fn session_key(id: &SessionId) -> Vec<u8> {
-    [b"s", id.as_str().as_bytes()].concat()
+pub fn session_key(id: &SessionId) -> Key {
+    Key::of(&session_parts(id))
+}
+
+/// The parts of that key, for who appends it to something.
+pub(crate) fn session_parts(id: &SessionId) -> [&[u8]; 2] {
+    [b"s", id.as_str().as_bytes()]
 }
 
 /// Key of a session's head. Beside the record, so that a fork of a large family need not rewrite labels.
-pub fn head_key(id: &SessionId) -> Vec<u8> {
-    [b"h", id.as_str().as_bytes()].concat()
+pub fn head_key(id: &SessionId) -> Key {
+    Key::of(&head_parts(id))
+}
+
+/// The parts of that key.
+pub(crate) fn head_parts(id: &SessionId) -> [&[u8]; 2] {
+    [b"h", id.as_str().as_bytes()]
 }
 
 /// Key of where a session went on in an epoch; with 0 it is before all of them.
-pub fn start_key(id: &SessionId, epoch: u32) -> Vec<u8> {
-    [b"e", id.as_str().as_bytes(), b"\0", &epoch.to_be_bytes()].concat()
+pub fn start_key(id: &SessionId, epoch: u32) -> Key {
+    Key::of(&[b"e", id.as_str().as_bytes(), b"\0", &epoch.to_be_bytes()])
 }
 
 /// The end of the keys of [`start_key`].
-pub fn starts_end(id: &SessionId) -> Vec<u8> {
-    [b"e", id.as_str().as_bytes(), b"\x01"].concat()
+pub fn starts_end(id: &SessionId) -> Key {
+    Key::of(&[b"e", id.as_str().as_bytes(), b"\x01"])
 }
 
 /// Key of a layer or delta.
-pub fn layer_key(layer: LayerId) -> Vec<u8> {
-    layer.0.to_be_bytes().to_vec()
+pub fn layer_key(layer: LayerId) -> Key {
+    Key::of(&[&layer.0.to_be_bytes()])
 }
 
 /// Key of an operation record.
-pub fn op_key(layer: LayerId, seq: u64) -> Vec<u8> {
-    [layer.0.to_be_bytes(), seq.to_be_bytes()].concat()
+pub fn op_key(layer: LayerId, seq: u64) -> Key {
+    Key::of(&[&layer.0.to_be_bytes(), &seq.to_be_bytes()])
 }
 
 #[cfg(test)]
@@ -572,5 +690,17 @@ mod tests {
             created_ns: 4,
         });
         check(&RequestRec { fingerprint: [7; 32], answer: vec!["a".into()], created_ns: 5 });
+    }
+
+    #[test]
+    fn keys_are_as_the_header_says_also_of_the_longest_id() {
+        let id = SessionId::parse(&format!("sess_{}", "x".repeat(limits::MAX_ID_BYTES - 5))).unwrap();
+        let text = id.as_str().as_bytes();
+        assert_eq!(&*session_key(&id), [b"s", text].concat());
+        assert_eq!(&*head_key(&id), [b"h", text].concat());
+        assert_eq!(&*start_key(&id, 0x0102), [b"e", text, b"\0\0\0\x01\x02"].concat());
+        assert_eq!(&*starts_end(&id), [b"e", text, b"\x01"].concat());
+        assert_eq!(*layer_key(LayerId(3)), [0, 0, 0, 0, 0, 0, 0, 3]);
+        assert_eq!(*op_key(LayerId(1), 2), [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2]);
     }
 }

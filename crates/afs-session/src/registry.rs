@@ -18,6 +18,12 @@ const SHARDS: usize = 64;
 type Listed = (u64, Arc<Session>);
 type Shard = RwLock<HashTable<Listed>>;
 
+/// Whether an entry is the one of this id. The hash first: a table asks about entries that share seven bits of it, and their sessions are
+/// not in the processor's cache.
+fn is_listed(hash: u64, id: &SessionId) -> impl Fn(&Listed) -> bool {
+    move |(other, session)| *other == hash && session.id() == id
+}
+
 pub(crate) struct Registry {
     shards: Vec<Shard>,
     hasher: RandomState,
@@ -41,14 +47,14 @@ impl Registry {
     pub(crate) fn get(&self, id: &SessionId) -> Option<Arc<Session>> {
         let hash = self.hash(id);
         let shard = self.shard(hash).read();
-        shard.find(hash, |(_, session)| session.id() == id).map(|(_, session)| session.clone())
+        shard.find(hash, is_listed(hash, id)).map(|(_, session)| session.clone())
     }
 
     /// False when the id is taken.
     pub(crate) fn insert(&self, session: Arc<Session>) -> bool {
         let hash = self.hash(session.id());
         let mut shard = self.shard(hash).write();
-        match shard.entry(hash, |(_, other)| other.id() == session.id(), |(hash, _)| *hash) {
+        match shard.entry(hash, is_listed(hash, session.id()), |(hash, _)| *hash) {
             Entry::Occupied(_) => false,
             Entry::Vacant(free) => {
                 free.insert((hash, session));
@@ -61,7 +67,7 @@ impl Registry {
     pub(crate) fn get_or_insert(&self, session: Arc<Session>) -> Arc<Session> {
         let hash = self.hash(session.id());
         let mut shard = self.shard(hash).write();
-        let listed = shard.entry(hash, |(_, other)| other.id() == session.id(), |(hash, _)| *hash);
+        let listed = shard.entry(hash, is_listed(hash, session.id()), |(hash, _)| *hash);
         listed.or_insert((hash, session.clone())).get().1.clone()
     }
 
@@ -73,7 +79,7 @@ impl Registry {
     ) -> Option<Arc<Session>> {
         let hash = self.hash(id);
         let mut shard = self.shard(hash).write();
-        let found = shard.find_entry(hash, |(_, session)| session.id() == id).ok()?;
+        let found = shard.find_entry(hash, is_listed(hash, id)).ok()?;
         if !may_go(&found.get().1) {
             return None;
         }

@@ -69,6 +69,6 @@ impl Attempt<'_> {
     pub(crate) fn remember(&self, answer: &[String], batch: &mut Batch) {
         let record =
             RequestRec { fingerprint: self.fingerprint, answer: answer.to_vec(), created_ns: self.now_ns };
-        batch.put(Space::Request, self.key.clone(), record.encode());
+        batch.put_with(Space::Request, &self.key, |e| record.encode_to(e));
     }
 }

@@ -24,7 +24,7 @@ const SINCE: &[u8] = b"log_notes_since";
 
 /// Notes that a layer names a segment.
 pub(crate) fn note(layer: LayerId, segment: u32, batch: &mut Batch) {
-    batch.put(Space::Name, key(layer, segment), Vec::new());
+    batch.put(Space::Name, key(layer, segment), b"");
 }
 
 fn key(layer: LayerId, segment: u32) -> Vec<u8> {

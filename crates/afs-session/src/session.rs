@@ -104,9 +104,9 @@ impl State {
             Life::Coming | Life::Deleted => Err(id.not_found()),
         }
     }
-    fn cut(&self) -> Cut {
+    fn cut(&self) -> CutRef<'_> {
         let Place { layer, depth, .. } = self.place;
-        Cut { layer, depth, seq: self.seq, tree: self.tree.clone() }
+        CutRef { layer, depth, seq: self.seq, tree: &self.tree }
     }
     /// The number after which the next change is numbered. In each start of the server a session's numbers begin anew, above all that a
     /// crash can have taken back, so that no number, and nothing made of one (a revision, an etag), ever means two changes.
@@ -170,7 +170,7 @@ pub(crate) type Sealed = (Ino, u64, Content);
 /// What a change that ended a layer leaves behind: how to undo it, and the layer to fold.
 struct Opened {
     before: Place,
-    job: Option<FoldJob>,
+    job: Option<Box<FoldJob>>,
 }
 
 /// What ended with the end of a hold.
@@ -190,6 +190,26 @@ pub(crate) struct Cut {
     pub(crate) depth: u32,
     pub(crate) seq: u64,
     pub(crate) tree: Tree,
+}
+
+/// The same while the session's lock is held: the tree is still the session's, and only who keeps it copies it.
+pub(crate) struct CutRef<'a> {
+    pub(crate) layer: LayerId,
+    pub(crate) depth: u32,
+    pub(crate) seq: u64,
+    pub(crate) tree: &'a Tree,
+}
+
+impl Cut {
+    pub(crate) fn view(&self) -> CutRef<'_> {
+        CutRef { layer: self.layer, depth: self.depth, seq: self.seq, tree: &self.tree }
+    }
+}
+
+impl CutRef<'_> {
+    pub(crate) fn to_cut(&self) -> Cut {
+        Cut { layer: self.layer, depth: self.depth, seq: self.seq, tree: self.tree.clone() }
+    }
 }
 
 /// What a plan may look at.
@@ -265,8 +285,8 @@ impl Session {
     /// its own layer.
     pub(crate) fn loaded(
         id: (SessionId, i64),
-        shared: Arc<Shared>,
-        family: Arc<Family>,
+        shared: &Arc<Shared>,
+        family: &Arc<Family>,
         cut: Cut,
         owned_from: Option<(Tree, u64)>,
         start: Option<StartRec>,
@@ -274,38 +294,30 @@ impl Session {
     ) -> Arc<Self> {
         let start_seq = owned_from.as_ref().map_or(cut.seq, |(_, seq)| *seq);
         let below = owned_from.map(|(tree, _)| Box::new(tree));
-        let place = Place { layer: cut.layer, depth: cut.depth, start: below, start_seq };
         let now_ns = shared.now_ns();
-        Self::build(id, shared, family, cut, place, (Life::Open, last, start), now_ns)
+        Self::build(id, shared, family, &cut.view(), (below, start_seq), (Life::Open, last, start), now_ns)
     }
 
     /// One that is about to be made; it takes calls after [`Session::begin`].
     pub(crate) fn coming(
         id: SessionId,
-        shared: Arc<Shared>,
-        family: Arc<Family>,
-        cut: &Cut,
+        shared: &Arc<Shared>,
+        family: &Arc<Family>,
+        cut: &CutRef<'_>,
         created_ns: i64,
     ) -> Arc<Self> {
-        let place = Place { layer: cut.layer, depth: cut.depth, start: None, start_seq: cut.seq };
         let made = StartRec::of_new(cut.seq);
-        Self::build(
-            (id, created_ns),
-            shared,
-            family,
-            cut.clone(),
-            place,
-            (Life::Coming, Position::default(), Some(made)),
-            created_ns,
-        )
+        let life = (Life::Coming, Position::default(), Some(made));
+        Self::build((id, created_ns), shared, family, cut, (None, cut.seq), life, created_ns)
     }
 
+    #[inline]
     fn build(
         (id, created_ns): (SessionId, i64),
-        shared: Arc<Shared>,
-        family: Arc<Family>,
-        cut: Cut,
-        place: Place,
+        shared: &Arc<Shared>,
+        family: &Arc<Family>,
+        cut: &CutRef<'_>,
+        (below, start_seq): (Option<Box<Tree>>, u64),
         (life, last, start): (Life, Position, Option<StartRec>),
         now_ns: i64,
     ) -> Arc<Self> {
@@ -317,29 +329,28 @@ impl Session {
             // It may have been open when the server stopped, and its mount may come back for it.
             (true, _) => now_ns.saturating_add(REOPEN_NS),
         };
-        let state = State {
-            tree: cut.tree,
-            seq: cut.seq,
-            place,
-            start,
-            block: 0..0,
-            segment: segments::NONE,
-            last,
-            changed_ns: now_ns,
-            life,
-            handles: None,
-            watchers: None,
-            reap_after_ns,
-        };
-        let used_ns = AtomicI64::new(now_ns);
+        // Where it stays, not built and moved there.
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             id,
             created_ns,
-            shared,
-            family,
-            state: RwLock::new(state),
-            used_ns,
+            shared: shared.clone(),
+            family: family.clone(),
+            state: RwLock::new(State {
+                tree: cut.tree.clone(),
+                seq: cut.seq,
+                place: Place { layer: cut.layer, depth: cut.depth, start: below, start_seq },
+                start,
+                block: 0..0,
+                segment: segments::NONE,
+                last,
+                changed_ns: now_ns,
+                life,
+                handles: None,
+                watchers: None,
+                reap_after_ns,
+            }),
+            used_ns: AtomicI64::new(now_ns),
         })
     }
 
@@ -435,11 +446,11 @@ impl Session {
         let base = state.base_seq();
         let opened = self.open_layer(state, &mut batch)?;
         let seq = base + 1;
-        batch.put(Space::Record, op_key(state.place.layer, seq), self.record(op_id, &op));
+        self.record(&state.place, seq, op_id, &op, &mut batch);
         state.note_segments(&op, &mut batch);
         let reaps = state.due_reaps(&state.tree, now_ns);
         for (seq, reap) in (seq + 1..).zip(&reaps) {
-            batch.put(Space::Record, op_key(state.place.layer, seq), self.record(0, reap));
+            self.record(&state.place, seq, 0, reap, &mut batch);
         }
         let start = self.note_start(state, &mut batch);
         // Submitted first: if the journal refuses (full disk, shutdown) nothing has changed.
@@ -500,7 +511,7 @@ impl Session {
         }
         let opened = if ops.is_empty() { None } else { self.open_layer(state, &mut batch)? };
         for (seq, op) in (base + 1..).zip(&ops) {
-            batch.put(Space::Record, op_key(state.place.layer, seq), self.record(0, op));
+            self.record(&state.place, seq, 0, op, &mut batch);
             state.note_segments(op, &mut batch);
         }
         let start = if ops.is_empty() { state.start } else { Some(self.note_start(state, &mut batch)) };
@@ -540,7 +551,7 @@ impl Session {
     fn note_start(&self, state: &State, batch: &mut Batch) -> StartRec {
         state.start.unwrap_or_else(|| {
             let start = StartRec { after: state.seq, base: state.base_seq() };
-            batch.put(Space::Session, start_key(&self.id, self.shared.epoch), start.encode());
+            batch.put_with(Space::Session, start_key(&self.id, self.shared.epoch), |e| start.encode_to(e));
             start
         })
     }
@@ -574,16 +585,25 @@ impl Session {
         self.state.read().start
     }
 
-    fn record(&self, op_id: u64, op: &Op) -> Vec<u8> {
-        Record { epoch: self.shared.epoch, op_id, op: op.clone() }.encode()
+    fn record(&self, place: &Place, seq: u64, op_id: u64, op: &Op, batch: &mut Batch) {
+        batch.put_with(Space::Record, op_key(place.layer, seq), |e| {
+            Record::encode_to(self.shared.epoch, op_id, op, e);
+        });
     }
 
     /// Queues a batch. A journal that refuses leaves a layer that was just opened unwritten: the session stays where it was.
-    fn submit(&self, state: &mut State, batch: Batch, opened: Option<Opened>) -> Result<Option<FoldJob>> {
+    fn submit(
+        &self,
+        state: &mut State,
+        batch: Batch,
+        opened: Option<Opened>,
+    ) -> Result<Option<Box<FoldJob>>> {
         match self.shared.submit(batch) {
             Ok(at) => {
                 state.last = at;
-                Ok(opened.and_then(|o| o.job).map(|job| FoldJob { after: at, ..job }))
+                let mut job = opened.and_then(|o| o.job);
+                job.iter_mut().for_each(|job| job.after = at);
+                Ok(job)
             }
             Err(error) => {
                 state.segment = segments::NONE;
@@ -606,9 +626,9 @@ impl Session {
         let layer = self.shared.new_layer()?;
         let depth = state.place.depth + 1;
         let record = LayerRec { parent: state.place.layer, delta_parent: None, seq, entries: 0, depth };
-        batch.put(Space::Layer, layer_key(layer), record.encode());
+        batch.put_with(Space::Layer, layer_key(layer), |e| record.encode_to(e));
         let head = HeadRec { layer, owned: true, seq };
-        batch.put(Space::Session, head_key(&self.id), head.encode());
+        batch.put_with(Space::Session, head_key(&self.id), |e| head.encode_to(e));
         let job = self.fold_job(state, state.last);
         state.segment = segments::NONE;
         let start = Some(Box::new(state.tree.clone()));
@@ -617,52 +637,51 @@ impl Session {
     }
 
     /// The session's own layer as it is now, to be folded once it is closed.
-    fn fold_job(&self, state: &State, after: Position) -> Option<FoldJob> {
-        let start = state.place.start.as_deref()?;
-        Some(FoldJob { below: start.clone(), cut: state.cut(), after, session: self.me.clone() })
+    fn fold_job(&self, state: &State, after: Position) -> Option<Box<FoldJob>> {
+        let below = state.place.start.as_deref()?.clone();
+        Some(Box::new(FoldJob { below, cut: state.cut().to_cut(), after, session: self.me.clone() }))
     }
 
-    /// Freezes this instant, so that others can stand on it. `batch` adds what the caller makes of it; all is one batch.
-    /// The layer is not appended to any more; the next change opens a new one.
-    pub(crate) fn cut(
+    /// Freezes this instant, so that others can stand on it. `batch` adds what the caller makes of it, and takes of it what the caller keeps;
+    /// all is one batch. The layer is not appended to any more; the next change opens a new one.
+    pub(crate) fn cut<R>(
         &self,
-        batch: impl FnOnce(&Cut, &mut Batch) -> Result<()>,
-    ) -> Result<(Cut, Position, Option<FoldJob>)> {
+        batch: impl FnOnce(&CutRef<'_>, &mut Batch) -> Result<R>,
+    ) -> Result<(R, Position, Option<Box<FoldJob>>)> {
         self.prepare()?;
         let mut guard = self.state.write();
         guard.check(&self.id)?;
         self.freeze(&mut guard, batch)
     }
 
-    fn freeze(
+    fn freeze<R>(
         &self,
         state: &mut State,
-        batch: impl FnOnce(&Cut, &mut Batch) -> Result<()>,
-    ) -> Result<(Cut, Position, Option<FoldJob>)> {
-        let cut = state.cut();
+        batch: impl FnOnce(&CutRef<'_>, &mut Batch) -> Result<R>,
+    ) -> Result<(R, Position, Option<Box<FoldJob>>)> {
         let mut changes = Batch::new();
         if state.place.is_owned() {
-            let head = HeadRec { layer: cut.layer, owned: false, seq: state.seq };
-            changes.put(Space::Session, head_key(&self.id), head.encode());
+            let head = HeadRec { layer: state.place.layer, owned: false, seq: state.seq };
+            changes.put_with(Space::Session, head_key(&self.id), |e| head.encode_to(e));
         }
-        batch(&cut, &mut changes)?;
+        let kept = batch(&state.cut(), &mut changes)?;
         let at = if changes.is_empty() { state.last } else { self.shared.submit(changes)? };
         state.last = state.last.max(at);
         let job = self.fold_job(state, at);
         // Nothing is appended to this layer any more: let go of the nodes that only its start needs.
         state.place.start = None;
-        Ok((cut, at, job))
+        Ok((kept, at, job))
     }
 
     /// Ends the session's life in RAM together with a batch, unless somebody uses it. From here on its holders are refused.
-    pub(crate) fn archive(&self, batch: impl FnOnce(&mut Batch)) -> Result<(Position, Option<FoldJob>)> {
+    pub(crate) fn archive(&self, batch: impl FnOnce(&mut Batch)) -> Result<(Position, Option<Box<FoldJob>>)> {
         self.prepare()?;
         let mut guard = self.state.write();
         guard.check(&self.id)?;
         if guard.in_use() {
             return Err(in_use(&self.id).next("unmount it first: aether unmount --all"));
         }
-        let (_, at, job) = self.freeze(&mut guard, |_, changes| {
+        let ((), at, job) = self.freeze(&mut guard, |_, changes| {
             batch(changes);
             Ok(())
         })?;
@@ -692,8 +711,8 @@ impl Session {
         &self,
         to: &Cut,
         if_revision: Option<u64>,
-        batch: impl FnOnce(&Cut, u64, &mut Batch) -> Result<()>,
-    ) -> Result<(Stamp, Option<FoldJob>)> {
+        batch: impl FnOnce(&CutRef<'_>, u64, &mut Batch) -> Result<()>,
+    ) -> Result<(Stamp, Option<Box<FoldJob>>)> {
         self.prepare()?;
         let mut guard = self.state.write();
         let state = &mut *guard;
@@ -702,13 +721,12 @@ impl Session {
             let message = format!("{} is at revision {}, not the one given", self.id, state.seq);
             return Err(Error::new(Reason::RevisionMismatch, message).with("revision", state.seq.to_string()));
         }
-        let before = state.cut();
         let seq = state.base_seq() + 1;
         let mut changes = Batch::new();
         let head = HeadRec { layer: to.layer, owned: false, seq };
-        changes.put(Space::Session, head_key(&self.id), head.encode());
+        changes.put_with(Space::Session, head_key(&self.id), |e| head.encode_to(e));
         let went_on = self.note_start(state, &mut changes);
-        batch(&before, seq, &mut changes)?;
+        batch(&state.cut(), seq, &mut changes)?;
         let at = self.shared.submit(changes)?;
         state.start = Some(went_on);
         let job = self.fold_job(state, at);

@@ -126,7 +126,7 @@ impl Shared {
     }
 
     /// Hands a closed layer, if there is one, to the folding thread; when that is behind, the layer simply stays as records.
-    pub(crate) fn queue_fold(&self, job: Option<FoldJob>) {
+    pub(crate) fn queue_fold(&self, job: Option<Box<FoldJob>>) {
         if let Some(job) = job {
             self.trees.insert(job.cut.layer, job.cut.clone());
             if !self.background.push(job) {
@@ -151,6 +151,10 @@ impl Shared {
 
     pub(crate) fn now_ns(&self) -> i64 {
         self.ports.clock.now_ns()
+    }
+    /// For an id. Whoever knows the time asks the port.
+    pub(crate) fn next_ulid(&self) -> u128 {
+        self.ports.ids.next_ulid(self.now_ns())
     }
     pub(crate) fn submit(&self, batch: Batch) -> Result<Position> {
         self.ports.journal.submit(batch)

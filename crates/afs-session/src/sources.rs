@@ -101,7 +101,7 @@ impl Engine {
         let (id, record) = match (self.source_named(&key)?, want.source_id) {
             (Some((id, known)), None) => (id, renamed(known, new)),
             (named, wanted) => {
-                let id = wanted.unwrap_or_else(|| SourceId::from_ulid(self.shared.ports.ids.next_ulid()));
+                let id = wanted.unwrap_or_else(|| SourceId::from_ulid(self.shared.next_ulid()));
                 if self.shared.read::<SourceRec>(Space::Source, id.as_str().as_bytes())?.is_some() {
                     return Err(Error::new(Reason::AlreadyExists, format!("{id} exists already"))
                         .with("id", id.as_str()));
@@ -360,7 +360,7 @@ fn renamed(mut known: SourceRec, asked: SourceRec) -> SourceRec {
 
 pub(crate) fn put_source(id: &SourceId, record: &SourceRec) -> Batch {
     let mut batch = Batch::new();
-    batch.put(Space::Source, id.as_str(), record.encode());
+    batch.put_with(Space::Source, id.as_str(), |e| record.encode_to(e));
     batch
 }
 

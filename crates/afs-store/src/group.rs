@@ -1,7 +1,8 @@
 //! Group commit over any store that can write one group atomically and durably. Shared by every [`Journal`].
 //!
 //! Guarantees: batches are numbered and committed in order of submission; one group is written at a time; before it, every
-//! flusher runs; a waiter wakes only for its own group. Memory: queued plus committing bytes stay below the bound.
+//! flusher runs; a waiter wakes only for its own group. Memory: queued plus committing bytes stay below the bound,
+//! and two megabytes of buffers are kept for the next batches.
 //!
 //! Who commits was chosen by measurement. A waiter that finds nobody committing commits on its own thread (leader): one fdatasync and
 //! no wake-up. While a group is being written, others queue; the committer's thread takes them all in the next group and stays
@@ -12,6 +13,7 @@
 //! the journal stops and calls `on_fatal`, which aborts the process unless a test replaced it.
 
 mod committer;
+mod queued;
 
 use crate::journal::{Batch, Change, Flusher, Journal, Position, Space, Visit};
 use afs_types::{Error, Reason, Result, limits};
@@ -22,20 +24,22 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use queued::{Batches, SpareRuns};
+
 /// What a [`GroupStore`] has to write: atomically, durably, in this order.
 pub struct Group<'a> {
     /// Position of the last batch in the group.
     pub last: Position,
     /// Changes of the flushers; they come first.
-    pub flushed: &'a [Change],
+    flushed: &'a Batch,
     /// The batches, in order.
-    pub batches: &'a [Batch],
+    batches: &'a Batches,
 }
 
 impl<'a> Group<'a> {
     /// All changes, in order.
-    pub fn changes(&self) -> impl Iterator<Item = &'a Change> + use<'a> {
-        self.flushed.iter().chain(self.batches.iter().flat_map(|b| &b.changes))
+    pub fn changes(&self) -> impl Iterator<Item = Change<'a>> + use<'a> {
+        self.flushed.changes().chain(self.batches.changes())
     }
 }
 
@@ -145,7 +149,9 @@ struct Slot {
 type Callback = Box<dyn FnOnce(Result<()>) + Send>;
 
 struct Queue {
-    batches: Vec<Batch>,
+    batches: Batches,
+    /// Buffers of groups that are committed.
+    spare: SpareRuns,
     /// Queued and committing.
     bytes: usize,
     oldest: Option<Instant>,
@@ -168,7 +174,7 @@ struct Queue {
 }
 
 struct Taken {
-    batches: Vec<Batch>,
+    batches: Batches,
     bytes: usize,
     last: u64,
     group: u64,
@@ -179,7 +185,8 @@ impl<S: GroupStore> GroupCommit<S> {
     /// Starts committing to `store`; `last` is the newest position it holds.
     pub fn start(store: S, last: Position, options: GroupOptions) -> Result<Self> {
         let queue = Queue {
-            batches: Vec::new(),
+            batches: Batches::default(),
+            spare: SpareRuns::default(),
             bytes: 0,
             oldest: None,
             next: last.idx + 1,
@@ -246,24 +253,25 @@ impl<S: GroupStore> GroupCommit<S> {
 impl<S: GroupStore> Journal for GroupCommit<S> {
     fn submit(&self, batch: Batch) -> Result<Position> {
         let shared = &self.shared;
-        batch.changes.iter().try_for_each(Change::check)?;
+        batch.check()?;
         let bytes = batch.bytes();
         if !batch.frees_space {
             shared.store.admit(bytes as u64)?;
         }
-        let mut queue = shared.queue.lock();
+        let mut guard = shared.queue.lock();
         // A batch larger than the whole bound goes alone.
         let full = |q: &Queue| q.bytes > 0 && q.bytes + bytes > shared.options.queue_bytes;
-        if full(&queue) {
-            self.make_room(&mut queue, &full)?;
+        if full(&guard) {
+            self.make_room(&mut guard, &full)?;
         }
         shared.check()?;
+        let queue = &mut *guard;
         if queue.closing {
             return Err(closed());
         }
         queue.bytes += bytes;
         shared.queued.store(queue.bytes, Ordering::Relaxed);
-        queue.batches.push(batch);
+        queue.batches.push(batch, &mut queue.spare);
         let idx = queue.next;
         queue.next += 1;
         if queue.oldest.is_none() {

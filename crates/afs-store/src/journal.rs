@@ -6,9 +6,11 @@
 //!
 //! Deliberately absent: transactions that read (the engine decides under its own locks), snapshots, column families.
 
-use afs_types::{Error, Result, limits};
+use afs_types::Result;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+
+pub use crate::batch::{Batch, Change, Changes};
 
 /// The first byte of every key: who owns it. Persisted; never renumber.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -56,120 +58,11 @@ impl Space {
         Space::Delta,
         Space::Name,
     ];
-}
 
-/// One change of one key, or of a range.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Change {
-    /// Sets a key.
-    Put {
-        /// Space of the key.
-        space: Space,
-        /// The key, without the space byte.
-        key: Vec<u8>,
-        /// The value.
-        value: Vec<u8>,
-    },
-    /// Removes a key; it need not be there.
-    Delete {
-        /// Space of the key.
-        space: Space,
-        /// The key, without the space byte.
-        key: Vec<u8>,
-    },
-    /// Removes all keys `from <= key < to`.
-    DeleteRange {
-        /// Space of the keys.
-        space: Space,
-        /// First key.
-        from: Vec<u8>,
-        /// First key that stays.
-        to: Vec<u8>,
-    },
-}
-
-impl Change {
-    /// Refuses a value that no store takes: one that is dropped while the rest of its batch is written would tear the batch.
-    pub fn check(&self) -> Result<()> {
-        match self {
-            Change::Put { value, .. } if value.len() > limits::MAX_JOURNAL_VALUE_BYTES => Err(Error::above(
-                "value",
-                limits::MAX_JOURNAL_VALUE_BYTES,
-                "bytes in one record of the journal",
-            )),
-            _ => Ok(()),
-        }
-    }
-
-    /// Bytes this change needs in a queue, roughly.
-    pub fn bytes(&self) -> usize {
-        // 48 stands for the enum and two allocations: an empty batch of a million deletes is not free.
-        48 + match self {
-            Change::Put { key, value, .. } => key.len() + value.len(),
-            Change::Delete { key, .. } => key.len(),
-            Change::DeleteRange { from, to, .. } => from.len() + to.len(),
-        }
-    }
-}
-
-/// Changes that become visible and durable together. Later changes win over earlier ones of the same batch.
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct Batch {
-    /// The changes, in order.
-    pub changes: Vec<Change>,
-    /// True if committing this frees space: such batches are admitted even when the disk is nearly full.
-    pub frees_space: bool,
-}
-
-impl Batch {
-    /// A batch without changes. Submitting it is allowed: it is a barrier, and makes the flushers run.
-    pub fn new() -> Self {
-        Self::default()
-    }
-    /// Sets a key.
-    pub fn put(&mut self, space: Space, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> &mut Self {
-        self.changes.push(Change::Put { space, key: key.into(), value: value.into() });
-        self
-    }
-    /// Removes a key.
-    pub fn delete(&mut self, space: Space, key: impl Into<Vec<u8>>) -> &mut Self {
-        self.changes.push(Change::Delete { space, key: key.into() });
-        self
-    }
-    /// Removes all keys `from <= key < to`; nothing if `from >= to`.
-    pub fn delete_range(
-        &mut self,
-        space: Space,
-        from: impl Into<Vec<u8>>,
-        to: impl Into<Vec<u8>>,
-    ) -> &mut Self {
-        self.changes.push(Change::DeleteRange { space, from: from.into(), to: to.into() });
-        self
-    }
-    /// Marks the batch as one that frees space (deleting a session, collecting garbage).
-    pub fn freeing(mut self) -> Self {
-        self.frees_space = true;
-        self
-    }
-    /// Appends the changes of another batch.
-    pub fn append(&mut self, mut other: Batch) -> &mut Self {
-        self.changes.append(&mut other.changes);
-        self.frees_space |= other.frees_space;
-        self
-    }
-    /// True without changes.
-    pub fn is_empty(&self) -> bool {
-        self.changes.is_empty()
-    }
-    /// Bytes this batch needs in a queue, roughly; what the queue's bound counts.
-    pub fn bytes(&self) -> usize {
-        64 + self.changes.iter().map(Change::bytes).sum::<usize>()
-    }
-}
-
-impl From<Vec<Change>> for Batch {
-    fn from(changes: Vec<Change>) -> Self {
-        Self { changes, frees_space: false }
+    /// The space that a number stands for.
+    pub(crate) fn of(number: u8) -> Option<Self> {
+        // `ALL` is in order of numbers, which begin at 1.
+        Self::ALL.get(usize::from(number).checked_sub(1)?).copied()
     }
 }
 

@@ -6,17 +6,20 @@
 //! Deliberately absent: what records mean (`afs-core`, `afs-session`), the real database (`afs-journal`), networking,
 //! async. Every call blocks for a bounded time.
 
+mod batch;
 mod blobs;
 pub mod contract;
+pub mod git_pack;
 mod group;
 mod journal;
 mod sim;
 mod space;
 
 pub use blobs::{
-    BlobOptions, BlobStat, BlobStore, Damage, LogRef, PackWriter, Rebuilt, Usage, rebuild_index,
+    BlobOptions, BlobStat, BlobStore, Damage, GitObject, LogRef, MAX_CHAIN, MAX_CHAIN_BYTES, MAX_DELTA_BYTES,
+    PackWriter, Rebuilt, Usage, rebuild_index,
 };
 pub use group::{Group, GroupCommit, GroupOptions, GroupStore, OnFatal};
-pub use journal::{Batch, Change, Flusher, Journal, Position, Space, Visit};
+pub use journal::{Batch, Change, Changes, Flusher, Journal, Position, Space, Visit};
 pub use sim::{SimJournal, SimSubject};
 pub use space::DiskReserve;

@@ -36,7 +36,7 @@ impl GroupStore for MemStore {
         }
         let mut map = self.map.write();
         for change in group.changes() {
-            apply(&mut map, change);
+            apply(&mut map, &change);
         }
         Ok(())
     }
@@ -80,13 +80,13 @@ fn range<'a>(
     map.range((Bound::Included(low), Bound::Excluded(high)))
 }
 
-fn apply(map: &mut Map, change: &Change) {
+fn apply(map: &mut Map, change: &Change<'_>) {
     match change {
         Change::Put { space, key, value } => {
-            map.insert((*space as u8, key.clone()), value.clone());
+            map.insert((*space as u8, key.to_vec()), value.to_vec());
         }
         Change::Delete { space, key } => {
-            map.remove(&(*space as u8, key.clone()));
+            map.remove(&(*space as u8, key.to_vec()));
         }
         Change::DeleteRange { space, from, to } => {
             let gone: Vec<_> = range(map, *space, from, Some(to)).map(|(k, _)| k.clone()).collect();

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)] // tests
 
 use afs_store::contract::{Subject, cases, run_journal_contract};
-use afs_store::{Batch, Flusher, GroupOptions, Journal, Position, SimJournal, SimSubject, Space, Visit};
+use afs_store::{
+    Batch, Change, Flusher, GroupOptions, Journal, Position, SimJournal, SimSubject, Space, Visit,
+};
 use afs_types::{Reason, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -62,19 +64,24 @@ impl Journal for Broken {
     fn submit(&self, mut batch: Batch) -> Result<Position> {
         let n = self.count.fetch_add(1, Ordering::Relaxed);
         if self.bug == Bug::DropsASubmit && n % 97 == 7 {
-            batch.changes.clear();
+            batch = Batch::new();
         }
-        if self.bug == Bug::SplitsBatches && batch.changes.len() == 2 {
-            let rest = batch.changes.split_off(1);
-            self.inner.submit(batch)?;
-            return self.inner.submit(rest.into());
+        if self.bug == Bug::SplitsBatches && batch.len() == 2 {
+            self.inner.submit(batch.changes().take(1).collect())?;
+            return self.inner.submit(batch.changes().skip(1).collect());
         }
         if self.bug == Bug::RangeIsClosed {
-            for change in &mut batch.changes {
-                if let afs_store::Change::DeleteRange { to, .. } = change {
-                    to.push(0);
-                }
+            let mut wider = Batch::new();
+            for change in batch.changes() {
+                match change {
+                    Change::DeleteRange { space, from, to } => {
+                        wider.delete_range(space, from, [to, b"\0"].concat())
+                    }
+                    other => wider.push(other),
+                };
             }
+            wider.frees_space = batch.frees_space;
+            batch = wider;
         }
         self.inner.submit(batch)
     }

@@ -23,7 +23,8 @@ macro_rules! text_id {
                 let mut text = [0; $prefix.len() + 26];
                 text[..$prefix.len()].copy_from_slice($prefix.as_bytes());
                 ulid_text(ulid, &mut text[$prefix.len()..]);
-                Self(String::from_utf8_lossy(&text).as_ref().into())
+                // Always text: the alphabet is ASCII.
+                Self(std::str::from_utf8(&text).unwrap_or_default().into())
             }
             /// The id as text.
             pub fn as_str(&self) -> &str {
@@ -68,7 +69,7 @@ pub const ROOT_INO: Ino = 1;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct LayerId(pub u64);
 
-/// Keyed BLAKE3 of a blob's plain bytes.
+/// A blob's name: the keyed BLAKE3 of its plain bytes, or of where in a git pack they are.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct BlobId(pub [u8; 32]);
 
@@ -76,6 +77,18 @@ impl BlobId {
     /// Lowercase hexadecimal, 64 characters.
     pub fn to_hex(&self) -> String {
         self.0.iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// What [`BlobId::to_hex`] gave, back. None for anything else.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let digit = |b: u8| char::from(b).to_digit(16).filter(|_| !b.is_ascii_uppercase()).map(|d| d as u8);
+        let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+        let pairs: &[[u8; 2]; 32] = pairs.try_into().ok()?;
+        let mut id = [0; 32];
+        for (out, [high, low]) in id.iter_mut().zip(pairs) {
+            *out = digit(*high)? << 4 | digit(*low)?;
+        }
+        Some(Self(id))
     }
 }
 
@@ -137,16 +150,37 @@ fn is_ulid_text(text: &[u8]) -> bool {
 }
 
 /// Crockford base 32, lowercase, 26 characters, sorts by time.
-fn ulid_text(mut ulid: u128, out: &mut [u8]) {
-    for digit in out.iter_mut().rev() {
-        *digit = ALPHABET[ulid as usize & 31];
-        ulid >>= 5;
+fn ulid_text(ulid: u128, out: &mut [u8]) {
+    // 12 digits are 60 bits. In words, since shifting 128 bits 26 times takes longer than all the rest of making an id.
+    let words = [(ulid >> 120) as u64, (ulid >> 60) as u64, ulid as u64];
+    for (digits, mut word) in out.rchunks_mut(12).zip(words.into_iter().rev()) {
+        for digit in digits.iter_mut().rev() {
+            *digit = ALPHABET[word as usize & 31];
+            word >>= 5;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_blobs_survive_as_text() {
+        let id = BlobId(std::array::from_fn(|i| i as u8 * 9));
+        assert_eq!(BlobId::from_hex(&id.to_hex()), Some(id));
+        for bad in [
+            "",
+            "0",
+            &id.to_hex()[1..],
+            &id.to_hex()[2..],
+            &id.to_hex().to_uppercase(),
+            &"g".repeat(64),
+            &"é".repeat(32),
+        ] {
+            assert_eq!(BlobId::from_hex(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn ids_keep_their_shape() {
@@ -158,6 +192,18 @@ mod tests {
         assert_eq!(SessionId::from_ulid(0).as_str().len(), "sess_".len() + 26);
         assert!(SessionId::from_ulid(1 << 90) > SessionId::from_ulid(1 << 80));
         SessionId::parse(SessionId::from_ulid(u128::MAX).as_str()).unwrap();
+    }
+
+    #[test]
+    fn made_ids_are_the_digits_of_their_number() {
+        let mut number = 1u128;
+        for n in 0..10_000u32 {
+            number = number.wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645).wrapping_add(1);
+            let ulid = number >> (n % 128);
+            let mut digits: Vec<u8> = (0..26).map(|d| ALPHABET[(ulid >> (5 * d)) as usize & 31]).collect();
+            digits.reverse();
+            assert_eq!(SessionId::from_ulid(ulid).as_str().as_bytes(), [b"sess_", &digits[..]].concat());
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Finding a name, the most frequent thing a file system does.
 //!
-//! Two ways of asking. Directory by directory is what tools do: the directories in an order that jumps, the files of one after another, so that their
-//! rows are neighbours. Every name at random finds nothing in the processor's caches: such a look-up is two loads that depend on one another (the bucket
-//! of the index, then the row that it names), and cannot be quicker than the machine's memory, whose own time stands beside it.
+//! Two ways of asking. Directory by directory is what tools do: the directories in an order that jumps, the files of one after another, whose places
+//! in the index are neighbours. Every name at random finds little in the processor's caches: such a look-up hashes the name and then waits for one load
+//! (the line of the index), and cannot be quicker than the machine's memory, whose own time stands beside it.
 
 use super::world::World;
 use crate::Context;

@@ -37,7 +37,7 @@ impl Node {
         let journal: Arc<dyn Journal> = RocksJournal::open(&dir.join("journal"), JournalOptions::default())?;
         let blobs = BlobStore::open(&dir.join("blobs"), KEY, CACHE_BYTES, Arc::clone(&journal))?;
         let clock = Arc::new(SystemClock);
-        let ids = Arc::new(UlidGen::new(clock.clone(), &SystemRng, 1));
+        let ids = Arc::new(UlidGen::new(&SystemRng, 1));
         let ports = Ports {
             journal: Arc::clone(&journal),
             blobs: Arc::clone(&blobs),

@@ -5,7 +5,7 @@
 
 use super::NodeKind;
 use super::index::Index;
-use crate::hash::name_hash;
+use crate::hash::NameKey;
 use afs_types::{BlobId, Error, Ino, Name, NameRef, Reason, Result, limits};
 use std::collections::HashMap;
 
@@ -70,6 +70,7 @@ impl NewEntry {
 /// Builds a table. Nodes come in any order in which a directory comes before its entries.
 pub struct BaseBuilder {
     seed: u64,
+    key: NameKey,
     nodes: Vec<Node>,
     siblings: Index,
     names: Names,
@@ -113,12 +114,14 @@ impl BaseBuilder {
 
     /// A tree of an empty root directory. `seed` must be random: it keys the name hash.
     pub fn new(seed: u64) -> Self {
+        let key = NameKey::new(seed);
         let mut builder = Self {
             seed,
+            key,
             nodes: Vec::new(),
             siblings: Index::new(),
-            names: Names::new(seed),
-            contents: Contents::new(seed),
+            names: Names::new(key),
+            contents: Contents::new(key),
             classes: Classes::default(),
             numbers: None,
         };
@@ -159,7 +162,7 @@ impl BaseBuilder {
         let target = entry.hard_link_to.map(|to| self.inode_of(to));
         let handle = self.nodes.len() as u32;
         let name_id = self.names.intern(name)?;
-        let hash = name_hash(self.seed, u64::from(parent.0), &name_id.to_le_bytes());
+        let hash = self.key.hash(u64::from(parent.0), &name_id.to_le_bytes());
         let nodes = &self.nodes;
         let same = |row: u32| (nodes[row as usize].parent, nodes[row as usize].name) == (parent.0, name_id);
         if self.siblings.find_or_insert(hash, handle, same).is_some() {
@@ -370,7 +373,7 @@ fn prefix(name: &[u8]) -> u64 {
 
 /// Distinct names, one behind the other.
 struct Names {
-    seed: u64,
+    key: NameKey,
     bytes: Vec<u8>,
     /// `ends[id]` is where name `id` ends and the next one starts.
     ends: Vec<u32>,
@@ -378,9 +381,9 @@ struct Names {
 }
 
 impl Names {
-    fn new(seed: u64) -> Self {
+    fn new(key: NameKey) -> Self {
         // Name 0 is the root's, empty.
-        Self { seed, bytes: Vec::new(), ends: vec![0], index: Index::new() }
+        Self { key, bytes: Vec::new(), ends: vec![0], index: Index::new() }
     }
 
     fn get(&self, id: u32) -> &[u8] {
@@ -396,7 +399,7 @@ impl Names {
             return Err(Error::new(Reason::QuotaExceeded, text).with("limit", "4 GiB of names"));
         }
         let mut index = std::mem::replace(&mut self.index, Index::new());
-        let found = index.find_or_insert(name_hash(self.seed, 0, name), id, |row| self.get(row) == name);
+        let found = index.find_or_insert(self.key.hash(0, name), id, |row| self.get(row) == name);
         self.index = index;
         if let Some(found) = found {
             return Ok(found);
@@ -409,14 +412,14 @@ impl Names {
 
 /// Distinct pairs of blob and git id; zeros for none.
 struct Contents {
-    seed: u64,
+    key: NameKey,
     rows: Vec<([u8; 32], [u8; 20])>,
     index: Index,
 }
 
 impl Contents {
-    fn new(seed: u64) -> Self {
-        Self { seed, rows: Vec::new(), index: Index::new() }
+    fn new(key: NameKey) -> Self {
+        Self { key, rows: Vec::new(), index: Index::new() }
     }
 
     fn intern(&mut self, blob: Option<BlobId>, oid: Option<[u8; 20]>) -> Option<u32> {
@@ -429,7 +432,7 @@ impl Contents {
         both[32..].copy_from_slice(&row.1);
         let new = self.rows.len() as u32;
         let rows = &self.rows;
-        let hash = name_hash(self.seed, 1, &both);
+        let hash = self.key.hash(1, &both);
         let found = self.index.find_or_insert(hash, new, |at| rows[at as usize] == row);
         if found.is_none() {
             self.rows.push(row);

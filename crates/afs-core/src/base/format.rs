@@ -1,13 +1,19 @@
 //! How a table is laid out, byte for byte. Integers are little endian and need no alignment.
 //!
+//! Version 2, which is what is written:
+//!
 //! ```text
-//! header    192 B   magic, version, flags, BLAKE3 of everything behind it, length, seed, counts
-//! slots     4 B each, in buckets of 16: 0 = free, else the position in as many low bits as the highest one needs
-//!           and bits of the hash above; keyed by name_hash(seed, parent's ino, name); a full bucket goes on in
-//!           the next one
-//! rows      16 B each, by position: what a lookup reads
+//! header    192 B   magic, version, flags, BLAKE3 of everything behind it, length, seed, counts; the rest zeros
+//! lines     64 B each: four slots of the index. First the keys, 8 B each: the name's length in bits 0 to 7, bits 0 to
+//!           23 of its hash above, from bit 32 on the parent's position; then the places, 8 B each: the position of
+//!           the name in bits 0 to 26, bit 31 for a hard link, from bit 32 on where the name's bytes are. A free slot
+//!           is all zeros: no name has position 0. See `lines` for which name lies in which line
+//! rows      16 B each, by position
 //! attrs     32 B each, by position: the rest of an entry
 //! blobs     32 B each, distinct, in order of first use
+//! tags      4 B for each line, 1 B for each of its slots: bits 24 to 30 of the name's hash, zero for a free slot.
+//!           Bit 7 of the first byte: a name that belongs into this line, or passed it, lies behind it
+//! starts    4 B for each 16 rows and 4 B at the end: how many names the directories before these rows hold
 //! oids      20 B each: first those of the blobs, row by row (zero = none), then those of directories and
 //!           submodules; the column is absent in a table without git ids
 //! classes   12 B each: distinct (mode, uid, gid)
@@ -15,13 +21,24 @@
 //! names     distinct, in order of first use
 //! ```
 //! In this order nothing that a lookup reads lies in two cache lines, if the table starts at a page.
+//!
+//! Version 1, which is still read: without lines, tags and starts; in the place of the lines
+//!
+//! ```text
+//! slots     4 B each, in buckets of 16: 0 = free, else the position in as many low bits as the highest one needs
+//!           and bits of the hash above; a full bucket goes on in the next one
+//! ```
+//! The hash is `name_hash(seed, parent's ino, name)` in both.
 
 use afs_types::{Error, Reason, Result, limits};
 use bytemuck::{Pod, Zeroable};
 use std::ops::Range;
 
 pub(super) const MAGIC: [u8; 8] = *b"AFSBASE\0";
-pub(super) const VERSION: u32 = 1;
+/// What is written.
+pub(super) const VERSION: u32 = 2;
+/// What builds before the first release wrote.
+pub(super) const VERSION_1: u32 = 1;
 /// The checksum covers everything behind itself.
 pub(super) const SUMMED_FROM: usize = 48;
 pub(super) const HAS_OIDS: u32 = 1;
@@ -61,7 +78,8 @@ pub(super) struct Header {
     pub(super) blobs: U64,
     pub(super) classes: U64,
     pub(super) aliases: U64,
-    pub(super) buckets: U64,
+    /// Lines of the index; in version 1 its buckets.
+    pub(super) lines: U64,
     pub(super) names: U64,
     pub(super) reserved: [u8; 72],
 }
@@ -117,26 +135,34 @@ pub(super) struct Counts {
     pub(super) blobs: u64,
     pub(super) classes: u64,
     pub(super) aliases: u64,
-    pub(super) buckets: u64,
+    pub(super) lines: u64,
     pub(super) names: u64,
 }
 
 /// Where each section lies in the bytes of a table.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
+    /// In version 1 the buckets.
+    pub(super) lines: Range<usize>,
     pub(super) rows: Range<usize>,
     pub(super) attrs: Range<usize>,
-    pub(super) oids: Range<usize>,
     pub(super) blobs: Range<usize>,
+    /// Empty in version 1, like the next.
+    pub(super) tags: Range<usize>,
+    pub(super) starts: Range<usize>,
+    pub(super) oids: Range<usize>,
     pub(super) classes: Range<usize>,
     pub(super) aliases: Range<usize>,
-    pub(super) buckets: Range<usize>,
     pub(super) names: Range<usize>,
 }
 
 impl Layout {
     /// None when the counts are beyond what any table has, so that all later arithmetic is exact.
-    pub(super) fn new(counts: &Counts) -> Option<Self> {
+    pub(super) fn new(counts: &Counts, version: u32) -> Option<Self> {
+        let (tags, starts) = match version {
+            VERSION_1 => (0, 0),
+            _ => (counts.lines, starts_for(counts.entries)),
+        };
         let mut at = HEADER_BYTES;
         let mut section = |rows: u64, row_bytes: usize| {
             // Each row belongs to an entry, a few to one: a generous bound keeps the products small.
@@ -148,10 +174,12 @@ impl Layout {
             Some(from..at)
         };
         let layout = Self {
-            buckets: section(counts.buckets, size_of::<Bucket>())?,
+            lines: section(counts.lines, LINE_BYTES)?,
             rows: section(counts.entries, size_of::<RawRow>())?,
             attrs: section(counts.entries, size_of::<RawAttr>())?,
             blobs: section(counts.blobs, 32)?,
+            tags: section(tags, size_of::<U32>())?,
+            starts: section(starts, size_of::<U32>())?,
             oids: section(counts.oids, 20)?,
             classes: section(counts.classes, size_of::<RawClass>())?,
             aliases: section(counts.aliases, size_of::<RawAlias>())?,
@@ -169,34 +197,13 @@ impl Layout {
     }
 }
 
-/// Slots of the hash index that are looked at in one go.
-pub(super) type Bucket = [U32; BUCKET];
-pub(super) const BUCKET: usize = 16;
+/// A cache line, and what one step of a lookup reads: a line of the index, in version 1 a bucket.
+pub(super) const LINE_BYTES: usize = 64;
+/// Rows that share a number in the column of starts.
+pub(super) const ROWS_PER_START: usize = 16;
 
-/// Buckets for so many names: at most 70 % full, and never quite full, so that a search for a miss ends.
-pub(super) fn buckets_for(names: u64) -> u64 {
-    (names * 10 / 7 + 1).div_ceil(BUCKET as u64)
-}
-
-/// Where a hash is looked for, and the bits of it that are kept in a slot: one cache line tells whether a
-/// name is there, nearly always.
-pub(super) struct Probe {
-    pub(super) bucket: usize,
-    /// Set above the bits of the position.
-    pub(super) tag: u32,
-}
-
-/// Low bits of a slot that hold the position.
-pub(super) fn position_bits(rows: usize) -> u32 {
-    usize::BITS - (rows - 1).leading_zeros()
-}
-
-impl Probe {
-    /// The bucket comes from the upper half of the hash, the tag from the lower.
-    pub(super) fn new(hash: u64, buckets: usize, position_bits: u32) -> Self {
-        let bucket = ((hash >> 32) * buckets as u64) >> 32;
-        Self { bucket: bucket as usize, tag: (hash as u32).unbounded_shl(position_bits) }
-    }
+pub(super) fn starts_for(rows: u64) -> u64 {
+    rows.div_ceil(ROWS_PER_START as u64) + 1
 }
 
 /// The checksum of what lies behind [`SUMMED_FROM`].

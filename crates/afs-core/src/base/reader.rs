@@ -1,11 +1,11 @@
 //! Reads a table in place. [`BaseTable::open`] has proven every offset, so that no call here can fail.
 
 use super::format::{
-    BUCKET, Bucket, Counts, HAS_OIDS, HEADER_BYTES, Header, Layout, MAGIC, Probe, RawAlias, RawAttr,
-    RawClass, RawRow, SUMMED_FROM, VERSION, corrupt, position_bits, sum,
+    Counts, HAS_OIDS, HEADER_BYTES, Header, Layout, MAGIC, RawAlias, RawAttr, RawClass, RawRow, SUMMED_FROM,
+    VERSION, VERSION_1, corrupt, sum,
 };
 use super::{BaseEntry, NodeKind, Totals};
-use crate::hash::name_hash;
+use crate::hash::NameKey;
 use afs_types::{BlobId, Ino, Result, limits};
 use bytes::Bytes;
 use std::fmt;
@@ -14,10 +14,20 @@ use std::fmt;
 pub struct BaseTable {
     pub(super) bytes: Bytes,
     pub(super) layout: Layout,
-    pub(super) seed: u64,
+    seed: u64,
+    key: NameKey,
     pub(super) rows: usize,
-    pub(super) position_bits: u32,
-    pub(super) totals: Totals,
+    pub(super) index: Index,
+    totals: Totals,
+}
+
+/// How names are found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Index {
+    /// Version 1, see `slots`.
+    Slots,
+    /// Version 2, see `lines`.
+    Lines,
 }
 
 /// A name in a directory, without the cost of the whole entry.
@@ -43,20 +53,26 @@ impl BaseTable {
         if header.magic != MAGIC {
             return Err(corrupt("not a base table"));
         }
-        if header.version.get() != VERSION || header.flags.get() & !HAS_OIDS != 0 {
-            return Err(corrupt(format_args!("format {} is not known", header.version.get()))
+        let (version, flags) = (header.version.get(), header.flags.get());
+        let index = match version {
+            VERSION_1 => Some(Index::Slots),
+            VERSION => Some(Index::Lines),
+            _ => None,
+        };
+        let Some(index) = index.filter(|_| flags & !HAS_OIDS == 0) else {
+            return Err(corrupt(format_args!("format {version} is not known"))
                 .next("use a server that is not older than the one that wrote it"));
-        }
+        };
         let counts = Counts {
             entries: header.entries.get(),
             oids: header.oids.get(),
             blobs: header.blobs.get(),
             classes: header.classes.get(),
             aliases: header.aliases.get(),
-            buckets: header.buckets.get(),
+            lines: header.lines.get(),
             names: header.names.get(),
         };
-        let layout = Layout::new(&counts).filter(|l| l.length() == bytes.len());
+        let layout = Layout::new(&counts, version).filter(|l| l.length() == bytes.len());
         let Some(layout) = layout.filter(|_| header.length.get() == bytes.len() as u64) else {
             return Err(corrupt(format_args!("{} bytes are not its length", bytes.len())));
         };
@@ -64,12 +80,11 @@ impl BaseTable {
             return Err(corrupt("the checksum does not fit"));
         }
         let (seed, rows) = (header.seed.get(), counts.entries as usize);
-        let has_oids = header.flags.get() & HAS_OIDS != 0;
+        let (key, has_oids) = (NameKey::new(seed), flags & HAS_OIDS != 0);
         if !(1..=limits::MAX_BASE_ENTRIES).contains(&counts.entries) {
             return Err(corrupt("impossible number of entries"));
         }
-        let position_bits = position_bits(rows);
-        let mut table = Self { layout, seed, rows, position_bits, totals: Totals::default(), bytes };
+        let mut table = Self { layout, seed, key, rows, index, totals: Totals::default(), bytes };
         table.totals = table.check_structure(&counts, has_oids)?;
         Ok(table)
     }
@@ -83,9 +98,10 @@ impl BaseTable {
     pub fn max_ino(&self) -> Ino {
         self.rows as Ino
     }
-    /// The key of [`name_hash`] for this table and the overlays on it.
-    pub fn name_seed(&self) -> u64 {
-        self.seed
+    /// [`crate::hash::name_hash`] for this table and the overlays on it.
+    #[inline(always)]
+    pub(crate) fn name_hash(&self, parent: Ino, name: &[u8]) -> u64 {
+        self.key.hash(parent, name)
     }
     /// A name for this table that differs from that of every other one. Public, unlike the seed.
     pub fn mark(&self) -> String {
@@ -107,11 +123,20 @@ impl BaseTable {
     }
     /// The inode that a name in a directory leads to.
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Option<Ino> {
-        Some(self.target(self.find_row(parent, name)?) as Ino + 1)
+        self.lookup_hashed(parent, name, self.name_hash(parent, name))
     }
-    /// The same for a name whose [`name_hash`] is known.
+    /// The same for a name whose hash is known.
+    #[inline(always)]
     pub(crate) fn lookup_hashed(&self, parent: Ino, name: &[u8], hash: u64) -> Option<Ino> {
-        Some(self.target(self.find_hashed(parent, name, hash)?) as Ino + 1)
+        let row = match self.index {
+            Index::Slots => self.target(self.find_in_slots(parent, name, hash)?),
+            Index::Lines => match self.find_in_lines(parent, name, hash)? {
+                (row, true) => self.target(row),
+                // The row itself would be one more load.
+                (row, false) => row,
+            },
+        };
+        Some(row as Ino + 1)
     }
     /// The row of a name in a directory.
     pub fn find(&self, parent: Ino, name: &[u8]) -> Option<BaseEntry<'_>> {
@@ -150,36 +175,10 @@ impl BaseTable {
     }
 
     pub(super) fn find_row(&self, parent: Ino, name: &[u8]) -> Option<usize> {
-        self.find_hashed(parent, name, name_hash(self.seed, parent, name))
-    }
-
-    fn find_hashed(&self, parent: Ino, name: &[u8], hash: u64) -> Option<usize> {
-        let up = u32::try_from(parent.checked_sub(1)?).ok()?;
-        let buckets: &[Bucket] = bytemuck::cast_slice(&self.bytes[self.layout.buckets.clone()]);
-        let positions = (1 << self.position_bits) - 1;
-        let probe = Probe::new(hash, buckets.len(), self.position_bits);
-        let mut at = probe.bucket;
-        // `open` made sure that there is a free slot.
-        loop {
-            // Without a branch per slot: a wrongly predicted one would wait for memory.
-            let slots = buckets[at].map(|slot| slot.get());
-            let mut found = slots_that(&slots, |slot| slot & !positions == probe.tag);
-            while found != 0 {
-                let row = (slots[found.trailing_zeros() as usize] & positions) as usize;
-                let raw = self.raw(row);
-                // A free slot looks like row 0, the root, which has no name.
-                if raw.parent.get() == up && self.name(raw) == name && row > 0 {
-                    return Some(row);
-                }
-                found &= found - 1;
-            }
-            if slots_that(&slots, |slot| slot == 0) != 0 {
-                return None;
-            }
-            at += 1;
-            if at == buckets.len() {
-                at = 0;
-            }
+        let hash = self.name_hash(parent, name);
+        match self.index {
+            Index::Slots => self.find_in_slots(parent, name, hash),
+            Index::Lines => self.find_in_lines(parent, name, hash).map(|(row, _)| row),
         }
     }
 
@@ -263,21 +262,6 @@ impl BaseTable {
             children: if is_dir { first..first + Ino::from(attr.count.get()) } else { 0..0 },
         }
     }
-}
-
-/// One bit for each slot that fits. Shaped so that it compiles to a few vector instructions.
-#[inline(always)]
-fn slots_that(slots: &[u32; BUCKET], fits: impl Fn(u32) -> bool) -> u32 {
-    const BITS: [u32; BUCKET] = {
-        let mut bits = [0; BUCKET];
-        let mut i = 0;
-        while i < BUCKET {
-            bits[i] = 1 << i;
-            i += 1;
-        }
-        bits
-    };
-    slots.iter().zip(BITS).fold(0, |all, (slot, bit)| all | if fits(*slot) { bit } else { 0 })
 }
 
 impl fmt::Debug for BaseTable {

@@ -1,7 +1,8 @@
 //! Tables against the trees they were built from, and against bytes that are not tables.
 
-use super::format::{SUMMED_FROM, sum};
+use super::format::{HEADER_BYTES, Header, SUMMED_FROM, VERSION_1, sum};
 use super::*;
+use crate::hash::name_hash;
 use afs_types::{Reason, limits};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -206,17 +207,20 @@ fn tables_hold_their_trees_whatever_the_order_of_import() {
         let plan = random_tree(&mut dice, size, seed % 2 == 0);
         let bytes = build(&plan, seed, &mut Dice(1));
         assert!(bytes == build(&plan, seed, &mut Dice(2)), "seed {seed}: the order of import shows");
-        let table = BaseTable::open(bytes.into()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
-        table.verify_index().unwrap();
-        check_totals(&plan, &table);
-        check_against(&plan, &table);
+        for bytes in [version_1(&bytes), bytes] {
+            let table = BaseTable::open(bytes.into()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            table.verify_index().unwrap();
+            check_totals(&plan, &table);
+            check_against(&plan, &table);
+        }
     }
 }
 
 #[test]
 fn the_smallest_table() {
     let table = BaseTable::open(BaseBuilder::new(9).finish().into()).unwrap();
-    assert_eq!((table.len(), table.max_ino(), table.name_seed()), (1, 1, 9));
+    assert_eq!((table.len(), table.max_ino()), (1, 1));
+    assert_eq!(table.name_hash(1, b"a"), name_hash(9, 1, b"a"));
     let root = table.entry(1).unwrap();
     assert_eq!((root.ino, root.parent, root.nlink, root.mode), (1, 1, 2, 0o40755));
     assert_eq!(table.lookup(1, b"a"), None);
@@ -303,9 +307,35 @@ fn sample() -> Vec<u8> {
     build(&plan, 3, &mut dice)
 }
 
+/// The table as builds wrote it that knew version 1 alone; see `the_format_is_pinned`.
+fn version_1(bytes: &[u8]) -> Vec<u8> {
+    let table = BaseTable::open(Bytes::copy_from_slice(bytes)).unwrap();
+    let (at, slots) = (&table.layout, slots::write(&table));
+    let rest = [&bytes[at.rows.start..at.blobs.end], &bytes[at.oids.start..]];
+    let mut old = [&bytes[..HEADER_BYTES], &slots, rest[0], rest[1]].concat();
+    let length = old.len() as u64;
+    let header: &mut Header = bytemuck::from_bytes_mut(&mut old[..HEADER_BYTES]);
+    (header.version, header.length) = (VERSION_1.into(), length.into());
+    header.lines = (slots.len() as u64 / 64).into();
+    reseal(&mut old);
+    old
+}
+
+/// Makes the checksum right.
+fn reseal(table: &mut [u8]) {
+    if table.len() > SUMMED_FROM {
+        let right = sum(&table[SUMMED_FROM..]);
+        table[16..48].copy_from_slice(&right);
+    }
+}
+
 #[test]
 fn damage_is_found() {
-    let good = sample();
+    damage_is_found_in(sample());
+    damage_is_found_in(version_1(&sample()));
+}
+
+fn damage_is_found_in(good: Vec<u8>) {
     let open = |bytes: Vec<u8>| BaseTable::open(Bytes::from(bytes)).map(|_| ());
     open(good.clone()).unwrap();
     for len in 0..good.len() {
@@ -347,7 +377,11 @@ fn use_all(table: &BaseTable) -> usize {
 /// With a right checksum, only the structural checks stand between the bytes and the readers.
 #[test]
 fn crafted_tables_are_refused_or_harmless() {
-    let good = sample();
+    crafted_tables_from(sample());
+    crafted_tables_from(version_1(&sample()));
+}
+
+fn crafted_tables_from(good: Vec<u8>) {
     let mut dice = Dice(99);
     let (mut refused, mut taken) = (0, 0);
     let rounds = 60_000;
@@ -368,10 +402,7 @@ fn crafted_tables_are_refused_or_harmless() {
                 _ => dice.next() as u8,
             };
         }
-        if bad.len() > SUMMED_FROM {
-            let right = sum(&bad[SUMMED_FROM..]);
-            bad[16..48].copy_from_slice(&right);
-        }
+        reseal(&mut bad);
         match BaseTable::open(bad.into()) {
             Ok(table) => {
                 taken += 1;
@@ -387,11 +418,188 @@ fn crafted_tables_are_refused_or_harmless() {
     assert!(refused > rounds / 5 && taken > rounds / 20, "{refused} refused, {taken} taken");
 }
 
-/// The format is stored for ever: a change of these bytes needs a new version number.
+/// A line that lies about a row would make a lookup answer what is not so, whatever the rows say.
+#[test]
+fn an_index_that_is_not_like_the_rows_is_refused() {
+    let good = sample();
+    let table = BaseTable::open(good.clone().into()).unwrap();
+    let at = table.layout.clone();
+    let places = |line: usize| at.lines.start + 64 * line + 32;
+    let used = |slot: usize| good[places(slot / 4) + 8 * (slot % 4)..][..8] != [0; 8];
+    let all = 0..at.lines.len() / 16;
+    let slot = all.clone().find(|slot| used(*slot)).unwrap();
+    let roomy = all.clone().find(|slot| !used(*slot)).unwrap() / 4;
+    let (key, place) = (at.lines.start + 64 * (slot / 4) + 8 * (slot % 4), places(slot / 4) + 8 * (slot % 4));
+    let refused = |what: &str, at: usize, with: u8| {
+        let mut bad = good.clone();
+        bad[at] ^= with;
+        reseal(&mut bad);
+        let error = BaseTable::open(bad.into()).map(|_| ()).unwrap_err();
+        assert_eq!(error.reason, Reason::Corrupt, "{what}");
+        error.message().to_owned()
+    };
+    let unlike = "base table: an index slot that is not like its row";
+    for (what, at, with) in [
+        ("length of the name", key, 1),
+        ("parent", key + 4, 1),
+        ("parent beyond all", key + 7, 0x80),
+        ("position", place, 1),
+        ("bits that mean nothing", place + 3, 0x40),
+        ("hard link", place + 3, 0x80),
+        ("name", place + 4, 1),
+    ] {
+        let message = refused(what, at, with);
+        let beyond = message.starts_with("base table: an index slot beyond the end");
+        assert!(message.starts_with(unlike) || (beyond && what == "position"), "{what}: {message}");
+    }
+    let passed = refused("passed", at.tags.start + 4 * roomy, 0x80);
+    assert!(passed.starts_with("base table: a passed line of the index with room"), "{passed}");
+    for start in at.starts.clone().step_by(4) {
+        let message = refused("start", start, 1);
+        assert!(message.starts_with("base table: a wrong count of names"), "{message}");
+    }
+    // A slot less, and all tags of the line as they were.
+    let mut bad = good.clone();
+    bad[key..key + 8].fill(0);
+    bad[place..place + 8].fill(0);
+    bad[at.tags.start + 4 * (slot / 4)] &= 0x7f;
+    reseal(&mut bad);
+    let message = BaseTable::open(bad.into()).unwrap_err().message().to_owned();
+    assert!(message.starts_with("base table: wrong number of index slots"), "{message}");
+}
+
+/// Tags and the bits of the hash in a key are not looked at by `open`: if they are wrong, names are not found, and
+/// `verify_index` says so.
+#[test]
+fn wrong_tags_are_found_by_looking_up_every_name() {
+    let good = sample();
+    let tags = BaseTable::open(good.clone().into()).unwrap().layout.tags.clone();
+    let mut bad = good;
+    for at in tags {
+        bad[at] ^= 0x55;
+    }
+    reseal(&mut bad);
+    let table = BaseTable::open(bad.into()).unwrap();
+    assert_eq!(table.verify_index().unwrap_err().reason, Reason::Corrupt);
+    use_all(&table);
+}
+
+/// The hash leads to a slot; what is there is compared. Asked for with the hash of a name that is there:
+#[test]
+fn a_hash_alone_finds_nothing() {
+    let mut builder = BaseBuilder::new(5);
+    let dir = builder.add(BaseBuilder::ROOT, b"dir", NewEntry::new(NodeKind::Dir, 0o755)).unwrap();
+    for n in 0..40 {
+        let name = format!("a-name-of-{n}-many-bytes");
+        builder.add(dir, name.as_bytes(), NewEntry::new(NodeKind::File, 0o644)).unwrap();
+    }
+    let dir = builder.ino_of(dir);
+    let new = builder.finish();
+    for bytes in [version_1(&new), new] {
+        let table = BaseTable::open(bytes.into()).unwrap();
+        let first = table.children(dir).next().unwrap();
+        let hash = table.name_hash(dir, first.name);
+        let find = |parent, name: &[u8]| table.lookup_hashed(parent, name, hash);
+        assert_eq!(find(dir, first.name), Some(first.ino));
+        let mut other = first.name.to_vec();
+        *other.last_mut().unwrap() ^= 1;
+        assert_eq!(find(dir, &other), None);
+        assert_eq!(find(dir, &first.name[1..]), None);
+        for parent in [0, 1, first.ino, table.max_ino() + 1, 1 << 32, dir + (1 << 32), u64::MAX] {
+            assert_eq!(find(parent, first.name), None);
+        }
+        // As long as this name modulo 256, and the very bytes that lie in the table from its first one on.
+        let all: Vec<u8> = table.children(dir).flat_map(|child| child.name.to_vec()).collect();
+        let long = &all[..first.name.len() + 256];
+        assert!(long.starts_with(first.name) && long.len() > limits::MAX_NAME_BYTES);
+        assert_eq!((find(dir, long), find(dir, b"")), (None, None));
+    }
+}
+
+/// Each byte of a name counts, whatever its length.
+#[test]
+fn names_that_differ_in_one_byte_differ() {
+    let mut builder = BaseBuilder::new(6);
+    let name = |len: usize| (1..=len).map(|at| b'a' + (at * at % 26) as u8).collect::<Vec<u8>>();
+    for len in 1..=limits::MAX_NAME_BYTES {
+        builder.add(BaseBuilder::ROOT, &name(len), NewEntry::new(NodeKind::File, 0o644)).unwrap();
+    }
+    let table = BaseTable::open(builder.finish().into()).unwrap();
+    for len in 1..=limits::MAX_NAME_BYTES {
+        let (name, hash) = (name(len), table.name_hash(1, &name(len)));
+        assert!(table.lookup_hashed(1, &name, hash).is_some());
+        for at in 0..len {
+            let mut other = name.clone();
+            other[at] ^= 0x20;
+            assert_eq!(table.lookup_hashed(1, &other, hash), None, "byte {at} of {len}");
+        }
+    }
+}
+
+/// Directories of all sizes, so that lines are full, passed and empty, at the end of the index too.
+#[test]
+fn names_are_found_and_others_are_not_whatever_the_shape() {
+    for (seed, dirs, names) in [(1, 1, 5000), (2, 400, 3), (3, 3000, 1), (4, 40, 100), (5, 900, 0)] {
+        let mut builder = BaseBuilder::new(seed);
+        let mut parents = vec![BaseBuilder::ROOT];
+        let mut want = std::collections::HashMap::new();
+        for dir in 0..dirs {
+            let name = format!("d{dir}").into_bytes();
+            let up = parents[dir / 3];
+            parents.push(builder.add(up, &name, NewEntry::new(NodeKind::Dir, 0o755)).unwrap());
+            want.insert((up, name), *parents.last().unwrap());
+            for file in 0..names {
+                let name = format!("f{file}").into_bytes();
+                let node =
+                    builder.add(parents[dir + 1], &name, NewEntry::new(NodeKind::File, 0o644)).unwrap();
+                want.insert((parents[dir + 1], name), node);
+            }
+        }
+        let want: Vec<_> = want
+            .into_iter()
+            .map(|((dir, name), node)| (builder.ino_of(dir), name, builder.ino_of(node)))
+            .collect();
+        let new = builder.finish();
+        for bytes in [version_1(&new), new] {
+            let table = BaseTable::open(bytes.into()).unwrap();
+            table.verify_index().unwrap();
+            for (dir, name, ino) in &want {
+                assert_eq!(table.lookup(*dir, name), Some(*ino));
+                assert_eq!(table.lookup(*ino, name), None, "{name:?} in itself");
+                assert_eq!(table.lookup(*dir, &[&name[..], b"x"].concat()), None);
+            }
+        }
+    }
+}
+
+/// What makes a lookup one load: seven of eight names lie in the line that their hash leads to, the others near.
+#[test]
+fn nearly_all_names_lie_where_they_belong() {
+    let mut builder = BaseBuilder::new(11);
+    for n in 0..100_000 {
+        let name = format!("file-{n}");
+        builder.add(BaseBuilder::ROOT, name.as_bytes(), NewEntry::new(NodeKind::File, 0o644)).unwrap();
+    }
+    let table = BaseTable::open(builder.finish().into()).unwrap();
+    let (mut far, mut most) = (0, 0);
+    for entry in table.children(1) {
+        let steps = table.steps(1, entry.name);
+        far += usize::from(steps > 0);
+        most = most.max(steps);
+    }
+    assert!(far * 100 < table.len() as usize * 14, "{far} of {} names lie elsewhere", table.len());
+    assert!(most < 100, "{most} lines to go");
+}
+
+/// The formats are stored for ever: a change of these bytes needs a new version number. That of version 1 is what builds
+/// of that time wrote for the same tree: `version_1` makes the same bytes.
 #[test]
 fn the_format_is_pinned() {
     let bytes = sample();
-    assert_eq!(&bytes[..8], b"AFSBASE\0");
-    assert_eq!(BlobId(sum(&bytes[SUMMED_FROM..])).to_hex(), PINNED);
+    for (bytes, pinned) in [(version_1(&bytes), PINNED_1), (bytes, PINNED_2)] {
+        assert_eq!(&bytes[..8], b"AFSBASE\0");
+        assert_eq!(BlobId(sum(&bytes[SUMMED_FROM..])).to_hex(), pinned);
+    }
 }
-const PINNED: &str = "12d281175e01cfbda73645b2c4feedda9b773e7a45eaa8b162b3bcb2fab09f81";
+const PINNED_1: &str = "12d281175e01cfbda73645b2c4feedda9b773e7a45eaa8b162b3bcb2fab09f81";
+const PINNED_2: &str = "4047ad20af7544a80f70c5b93721d002051558f6081d547b53d302704f07a6ea";

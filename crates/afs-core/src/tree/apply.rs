@@ -192,7 +192,7 @@ impl Tree {
     /// Makes `name` in `dir` name `ino`, or nothing (0).
     fn set_name(&mut self, dir: Ino, name: &Bytes, ino: Ino) {
         let key = (dir, self.hash(dir, name));
-        let in_base = self.base_lookup(dir, name, key.1);
+        let in_base = self.base.lookup_hashed(dir, name, key.1);
         let others: Vec<(Ino, ShortName)> = self.dentries.get(&key).map_or_else(Vec::new, |slot| {
             slot.chain().filter(|s| *s.name != **name).map(|s| (s.ino, s.name.clone())).collect()
         });

@@ -62,7 +62,7 @@ impl BridgeService for Bridge {
             Ok((session, has_lost))
         });
         let (session, lost_changes) = opened.await.map_err(fail)?;
-        let mount_id = MountId::from_ulid(self.0.ids.next_ulid());
+        let mount_id = MountId::from_ulid(self.0.ids.next_ulid(self.0.clock.now_ns()));
         let mount = self.0.bridge.attach(mount_id, session, self.0.next_who(), r.read_only).map_err(fail)?;
         let shown = |text: &str| text.chars().take(100).collect::<String>();
         tracing::info!(mount = %mount.id, session = %mount.session.id(), client = shown(&r.client_id), host = shown(&r.hostname), "a mount attached");

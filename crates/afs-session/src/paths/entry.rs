@@ -1,12 +1,15 @@
 //! An entry as the API shows it, its etag, and preconditions on it.
 //!
 //! Etags, by what the path names:
-//! * a regular file whose content is exactly one blob: `b3-` and the first 32 hexadecimal digits of its hash; the same for the same
-//!   content in every session of a tenant;
+//! * a regular file that nothing has written to since a base from git: `git-` and git's name of its content; the same for the same content in every such base;
+//! * a regular file whose content is exactly one other blob: `b3-` and the first 32 hexadecimal digits of its name; the same for the same
+//!   bytes written or imported otherwise, in every session of a tenant;
 //! * any other regular file (just written through a mount, or empty): `v<version>-<inode>`, where the version is the revision of
 //!   the last change of its content. This form goes on being accepted when the file is sealed into a blob;
 //! * a symbolic link: `l<version>-<inode>`; a fifo, socket or device: `s<version>-<inode>`;
 //! * a directory: `d<change time>-<inode>`, which changes when an entry in it comes or goes, not with what lies deeper.
+//!
+//! Equal etags of one of the first two forms mean equal bytes. Different forms say nothing about one another: writing the bytes that a file of a base has gives it another etag.
 //!
 //! Permissions, owner and times are no content and do not change a file's etag.
 
@@ -84,7 +87,12 @@ fn fits(tree: &Tree, attr: &Attr, want: &str) -> bool {
 
 fn by_content(tree: &Tree, attr: &Attr) -> Option<String> {
     let (content, size) = tree.content(attr.ino).filter(|_| attr.is_file())?;
-    content.whole_blob(size).map(|id| format!("b3-{}", &id.to_hex()[..32]))
+    let blob = content.whole_blob(size)?;
+    let of_base = (attr.version == 0).then(|| tree.base().entry(attr.ino)).flatten();
+    Some(match of_base.and_then(|entry| entry.git_oid) {
+        Some(oid) => oid.iter().fold("git-".to_owned(), |etag, byte| etag + &format!("{byte:02x}")),
+        None => format!("b3-{}", &blob.to_hex()[..32]),
+    })
 }
 
 fn by_version(attr: &Attr) -> String {

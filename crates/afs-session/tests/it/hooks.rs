@@ -1,7 +1,7 @@
 //! A journal between the engine and the simulated one, at which a test can stop the world: do something at exactly this moment, refuse
 //! a batch, hold the folding thread back.
 
-use afs_store::{Batch, Change, Flusher, Journal, Position, SimJournal, Space, Visit};
+use afs_store::{Batch, Flusher, Journal, Position, SimJournal, Space, Visit};
 use afs_types::{Error, Reason, Result};
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
@@ -75,12 +75,7 @@ impl Hooks {
 }
 
 fn spaces(batch: &Batch) -> Vec<Space> {
-    let space = |change: &Change| match change {
-        Change::Put { space, .. } | Change::Delete { space, .. } | Change::DeleteRange { space, .. } => {
-            *space
-        }
-    };
-    batch.changes.iter().map(space).collect()
+    batch.changes().map(|change| change.space()).collect()
 }
 
 impl Journal for Hooks {

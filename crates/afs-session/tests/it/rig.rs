@@ -87,7 +87,7 @@ impl Rig {
         let hooks = Hooks::around(journal.clone());
         let port: Arc<dyn Journal> = hooks.clone();
         let blobs = BlobStore::open(&dir.path().join("store"), [7; 32], 64 << 20, port.clone()).unwrap();
-        let ids = Arc::new(UlidGen::new(clock.clone(), &*rng, 1));
+        let ids = Arc::new(UlidGen::new(&*rng, 1));
         let config = EngineConfig {
             layer_records: LAYER_RECORDS,
             merged_delta_bytes: MERGED_DELTA_BYTES,

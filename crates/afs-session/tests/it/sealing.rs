@@ -303,7 +303,7 @@ fn when_in_doubt_no_segment_is_removed() {
     put(&rig.empty("sess_a"), "f", "x");
     rig.engine.seal(&rig.get("sess_a")).unwrap();
     let mut batch = afs_store::Batch::new();
-    batch.put(Space::Name, *b"log\0short", Vec::new());
+    batch.put(Space::Name, *b"log\0short", b"");
     rig.journal.submit(batch).unwrap();
     let rig = rig.restart();
     assert_eq!(segments(&rig).len(), 1);

@@ -21,6 +21,8 @@ enum Expanded {
     Raw(Arc<OpenRaw>, bool),
     /// Memory, because there is no file, or not yet.
     Bytes(Bytes),
+    /// The raw file of another blob with the same bytes.
+    Same(BlobId),
 }
 
 impl BlobStore {
@@ -29,13 +31,17 @@ impl BlobStore {
         match self.expand(id, at)? {
             Expanded::Raw(open, _) => Ok(self.core.raw.read(id, &open, offset, len)?.into()),
             Expanded::Bytes(bytes) => Ok(slice(&bytes, offset, len)),
+            Expanded::Same(other) => self.read(&other, offset, len),
         }
     }
 
     /// The raw file of such a blob, if it has its name already.
     pub(super) fn expanded_path(&self, id: &BlobId, at: &Packed) -> Result<Option<PathBuf>> {
-        let named = matches!(self.expand(id, at)?, Expanded::Raw(_, true));
-        Ok(named.then(|| self.core.raw.path(id)))
+        match self.expand(id, at)? {
+            Expanded::Raw(_, named) => Ok(named.then(|| self.core.raw.path(id))),
+            Expanded::Same(other) => self.raw_file(&other),
+            Expanded::Bytes(_) => Ok(None),
+        }
     }
 
     fn expand(&self, id: &BlobId, at: &Packed) -> Result<Expanded> {
@@ -43,6 +49,7 @@ impl BlobStore {
             Claimed::Found(Pending::Raw(new)) => {
                 return Ok(Expanded::Raw(Arc::clone(&new.open), new.is_published()));
             }
+            Claimed::Found(Pending::Same(other, _)) => return Ok(Expanded::Same(other)),
             // It is not in the index yet: whoever told the caller so was ahead of it.
             Claimed::Found(Pending::Shared(_) | Pending::Owned(..)) => {
                 return self.read_small(id, at, None).map(Expanded::Bytes);
@@ -52,12 +59,14 @@ impl BlobStore {
         // Another reader may have expanded it since the caller looked.
         let value = self.journal.get(Space::Blob, &id.0)?.ok_or_else(|| missing(id))?;
         let location = Location::decode(id, &value)?;
-        if let Location::Raw(shape) = &location {
-            return Ok(Expanded::Raw(self.core.raw.opened(id, shape)?, true));
+        match location {
+            Location::Raw(shape) => return Ok(Expanded::Raw(self.core.raw.opened(id, &shape)?, true)),
+            Location::Same(other, _) => return Ok(Expanded::Same(other)),
+            Location::Pack(_) => {}
         }
-        let plain = self.decode(id, at, None)?;
-        match self.write_expanded(claim, &plain) {
-            Ok(open) => Ok(Expanded::Raw(open, false)),
+        let plain = self.decode(id, at, None, false)?;
+        match self.write_expanded(claim, id, &plain) {
+            Ok(expanded) => Ok(expanded),
             Err(error) => {
                 // The read itself has not failed.
                 tracing::warn!(blob = %id.to_hex(), ?error, "a large blob stays compressed");
@@ -68,15 +77,26 @@ impl BlobStore {
         }
     }
 
-    fn write_expanded(&self, claim: Claim<'_>, plain: &[u8]) -> Result<Arc<OpenRaw>> {
-        self.reserve.admit(plain.len() as u64)?;
-        let (id, shape) = self.core.raw.hash(plain);
-        let mut raw = self.core.raw.write_hashed(plain, id, shape)?;
-        raw.was_packed = true;
-        let open = Arc::clone(&raw.open);
-        self.store_raw(claim, Arc::new(raw))?;
+    fn write_expanded(&self, claim: Claim<'_>, id: &BlobId, plain: &[u8]) -> Result<Expanded> {
+        let (hash, shape) = self.core.raw.hash(plain);
+        let expanded = if hash == *id {
+            self.reserve.admit(plain.len() as u64)?;
+            let mut raw = self.core.raw.write_hashed(plain, hash, shape)?;
+            raw.was_packed = true;
+            let open = Arc::clone(&raw.open);
+            self.store_raw(claim, Arc::new(raw))?;
+            Expanded::Raw(open, false)
+        } else {
+            // An object of a git pack, whose name is not the hash of its bytes. Others may have stored the same bytes.
+            self.put_large_hashed(plain, hash, shape)?;
+            let len = plain.len() as u64;
+            self.core.same.lock().push((*id, hash, len));
+            self.core.mark_dirty();
+            claim.stored(Pending::Same(hash, len));
+            Expanded::Same(hash)
+        };
         // An empty batch: it makes the journal call the flushers soon.
         self.journal.submit(Batch::new())?;
-        Ok(open)
+        Ok(expanded)
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct Core {
     /// Entries in the shared pack.
     pub(super) fresh: Mutex<Vec<(BlobId, Packed)>>,
     pub(super) raws: Mutex<Vec<Arc<NewRaw>>>,
+    /// Blobs that lead to another one from now on, which has the same bytes, and their length.
+    pub(super) same: Mutex<Vec<(BlobId, BlobId, u64)>>,
     /// Writers' packs that somebody else depends on.
     wanted: Mutex<Vec<Arc<WriterPack>>>,
     /// Entries whose bytes are synced already.
@@ -83,6 +85,7 @@ impl Core {
             dirty: AtomicBool::new(false),
             fresh: Mutex::default(),
             raws: Mutex::default(),
+            same: Mutex::default(),
             wanted: Mutex::default(),
             ready: Mutex::default(),
             handed: Mutex::default(),
@@ -110,24 +113,23 @@ impl Core {
 
     /// Syncs everything taken; returns the entries that are safe to write now.
     fn settle(&self) -> Result<Vec<Entry>> {
-        let fresh = std::mem::take(&mut *self.fresh.lock());
-        let raws = std::mem::take(&mut *self.raws.lock());
-        let mut wanted = std::mem::take(&mut *self.wanted.lock());
+        // Before the raw files: each leads to one that was listed before it.
+        let same = std::mem::take(&mut *self.same.lock());
+        let mut packed = std::mem::take(&mut *self.fresh.lock());
         self.log.flush()?;
         self.packs.flush()?;
-        let mut packed = fresh;
-        wanted.sort_unstable_by_key(|pack| pack.number);
-        wanted.dedup_by_key(|pack| pack.number);
-        for pack in wanted {
-            pack.sync(|entries| packed.extend(entries))?;
-        }
+        self.sync_wanted(&mut packed)?;
         // After the wanted packs: an entry that left one of them meanwhile is here.
         let ready = std::mem::take(&mut *self.ready.lock());
         if !ready.is_empty() {
             // Their writers synced the bytes; a pack made since `packs.flush` may still lack its name.
             self.packs.flush()?;
             packed.extend(ready);
+            // Among them may be objects of a git pack, which was handed over before them, and maybe since this began.
+            self.sync_wanted(&mut packed)?;
         }
+        // Last, for the same reason: what refers to a git pack never gets an entry before the pack does.
+        let raws = std::mem::take(&mut *self.raws.lock());
         self.raw.publish(&raws)?;
         let mut entries: Vec<_> = packed
             .into_iter()
@@ -137,7 +139,19 @@ impl Core {
             let at = Location::Raw(Arc::clone(&raw.open.shape));
             Entry { id: raw.id, at, was_packed: raw.was_packed }
         }));
+        entries.extend(same.into_iter().map(|(id, other, len)| Entry {
+            id,
+            at: Location::Same(other, len),
+            was_packed: true,
+        }));
         Ok(entries)
+    }
+
+    fn sync_wanted(&self, packed: &mut Vec<(BlobId, Packed)>) -> Result<()> {
+        let mut wanted = std::mem::take(&mut *self.wanted.lock());
+        wanted.sort_unstable_by_key(|pack| pack.number);
+        wanted.dedup_by_key(|pack| pack.number);
+        wanted.into_iter().try_for_each(|pack| pack.sync(|entries| packed.extend(entries)))
     }
 }
 

@@ -3,8 +3,10 @@
 //! ```text
 //! pack: 1 | pack u32 | offset u64 | stored_len u32 | plain_len u32
 //! raw:  2 | len u64 | log2 of the chunk length u8 | chaining value [32] per chunk, none if there is one chunk
+//! same: 3 | len u64 | id [32] of a raw blob with the same bytes (see `git`)
 //! ```
 
+use super::git::GitObject;
 use super::raw::RawShape;
 use super::record;
 use afs_types::{BlobId, Error, Reason, Result, limits};
@@ -12,6 +14,7 @@ use std::sync::Arc;
 
 const PACK: u8 = 1;
 const RAW: u8 = 2;
+const SAME: u8 = 3;
 
 /// Where a blob lies.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,6 +23,8 @@ pub(super) enum Location {
     Pack(Packed),
     /// A file of its own, `blobs/xx/<id>`.
     Raw(Arc<RawShape>),
+    /// The file of another blob, which has these bytes and is named by their hash; and their length.
+    Same(BlobId, u64),
 }
 
 /// A record in a pack.
@@ -50,6 +55,7 @@ impl Location {
         match self {
             Location::Pack(at) => u64::from(at.plain_len),
             Location::Raw(shape) => shape.len,
+            Location::Same(_, len) => *len,
         }
     }
 
@@ -70,6 +76,12 @@ impl Location {
                 out.extend(shape.chunks.iter().flatten());
                 out
             }
+            Location::Same(id, len) => {
+                let mut out = vec![SAME];
+                out.extend(len.to_le_bytes());
+                out.extend(id.0);
+                out
+            }
         }
     }
 
@@ -84,7 +96,7 @@ impl Location {
     /// Bytes one entry of a cache of locations needs, roughly.
     pub(super) fn weight(&self) -> u32 {
         96 + match self {
-            Location::Pack(_) => 0,
+            Location::Pack(_) | Location::Same(..) => 0,
             Location::Raw(shape) => 64 + 32 * shape.chunks.len() as u32,
         }
     }
@@ -101,8 +113,8 @@ fn parse(value: &[u8]) -> Option<Location> {
                 stored_len: u32::from_le_bytes(rest[12..16].try_into().ok()?),
                 plain_len: u32::from_le_bytes(rest[16..].try_into().ok()?),
             };
-            let sane =
-                u64::from(at.plain_len) <= limits::MAX_PACKED_BLOB_BYTES && at.stored_len <= at.plain_len;
+            let sane = u64::from(at.plain_len) <= limits::MAX_PACKED_BLOB_BYTES
+                && at.stored_len <= at.plain_len.max(GitObject::PAYLOAD as u32);
             sane.then_some(Location::Pack(at))
         }
         RAW => {
@@ -112,6 +124,10 @@ fn parse(value: &[u8]) -> Option<Location> {
             let shape =
                 RawShape { len: u64::from_le_bytes(*len), chunk_log2: *chunk_log2, chunks: chunks.to_vec() };
             shape.is_sane().then(|| Location::Raw(Arc::new(shape)))
+        }
+        SAME => {
+            let (len, id) = rest.split_first_chunk::<8>()?;
+            Some(Location::Same(BlobId(id.try_into().ok()?), u64::from_le_bytes(*len)))
         }
         _ => None,
     }
@@ -141,5 +157,6 @@ mod tests {
         check(Location::Raw(Arc::new(whole)));
         let parts = RawShape { len: (2 << 20) + 1, chunk_log2: 20, chunks: vec![[1; 32], [2; 32], [3; 32]] };
         check(Location::Raw(Arc::new(parts)));
+        check(Location::Same(BlobId([9; 32]), 300_000));
     }
 }

@@ -1,7 +1,8 @@
 //! The content-addressed store: blobs by keyed BLAKE3, and the data log of bytes not yet sealed into blobs.
 //!
 //! ```text
-//! dir/packs/<number>.pack   blobs below 256 KiB, compressed where it pays, self-describing records (`record`)
+//! dir/packs/<number>.pack   blobs below 256 KiB, compressed where it pays, self-describing records (`record`); and where in a git pack,
+//!                           which is a blob itself, an object is (`git`)
 //! dir/blobs/xx/<id>         larger blobs, one raw contiguous file each (`raw`); those that came compressed, from when they are first read (`expand`)
 //! dir/log/<number>.log      the data log: bytes at (segment, offset)
 //! dir/temp/                 raw files that have no name yet; emptied at every start
@@ -10,7 +11,7 @@
 //! durable with that batch's group, never after it. The same blob is stored once, also when threads put it at the same time.
 //!
 //! What is verified, and when. Small blobs: header and keyed hash, each time they are read from disk (not when they come from the RAM
-//! cache). Raw blobs: length at each opening of the file; each chunk's hash when it is first read through `read` after an opening (at most 512 files stay
+//! cache); of an object in a git pack its SHA-1. Raw blobs: length at each opening of the file; each chunk's hash when it is first read through `read` after an opening (at most 512 files stay
 //! open); not what the kernel reads by itself from `raw_file`, unless [`BlobStore::verify`] is called. The data log: only
 //! that the bytes are there; it is never hashed, sealing turns it into blobs.
 //!
@@ -19,6 +20,9 @@
 mod append;
 mod expand;
 mod flush;
+mod git;
+#[cfg(test)]
+mod git_tests;
 mod location;
 mod pending;
 mod raw;
@@ -29,6 +33,7 @@ mod state;
 mod tests;
 mod writer;
 
+pub use git::{GitObject, MAX_CHAIN, MAX_CHAIN_BYTES, MAX_DELTA_BYTES};
 pub use rebuild::{Damage, Rebuilt, rebuild_index};
 pub use writer::PackWriter;
 
@@ -42,7 +47,7 @@ use location::{Location, Packed};
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use pending::{ById, Claim, Claimed, Pending};
-use raw::{NewRaw, RawStore};
+use raw::{NewRaw, RawShape, RawStore};
 use record::Header;
 use state::{check_state, make_dir, meta, recorded_next};
 use std::collections::HashSet;
@@ -125,11 +130,15 @@ pub struct BlobStore {
     core: Arc<Core>,
     journal: Arc<dyn Journal>,
     key: [u8; 32],
+    /// For names of objects of git packs.
+    git_key: [u8; 32],
     pack_bytes: u64,
     reserve: DiskReserve,
     /// Plain bytes of small blobs.
     small: Cache<BlobId, Bytes, ById>,
     locations: Cache<BlobId, Location, ById>,
+    /// What deltas of git packs are made from, by pack and offset.
+    bases: Cache<(BlobId, u64), Bytes>,
     /// Packs of finished writers that are not full.
     idle_packs: Mutex<Vec<Arc<WriterPack>>>,
     syncers: Arc<AtomicUsize>,
@@ -180,12 +189,17 @@ impl BlobStore {
             core,
             journal,
             key: tenant_key,
+            git_key: git::name_key(&tenant_key),
             pack_bytes: options.pack_bytes,
             reserve: DiskReserve::new(dir, options.reserve_bytes),
             small: Cache::builder()
-                .max_capacity(options.cache_bytes / 8 * 7)
+                .max_capacity(options.cache_bytes / 8 * 6)
                 .weigher(|_, bytes: &Bytes| 128 + bytes.len() as u32)
                 .build_with_hasher(ById::default()),
+            bases: Cache::builder()
+                .max_capacity(options.cache_bytes / 8)
+                .weigher(|_, bytes: &Bytes| 160 + bytes.len() as u32)
+                .build(),
             locations: Cache::builder()
                 .max_capacity(options.cache_bytes / 8)
                 .weigher(|_, location: &Location| location.weight())
@@ -221,6 +235,11 @@ impl BlobStore {
 
     fn put_large(&self, bytes: &[u8]) -> Result<BlobId> {
         let (id, shape) = self.core.raw.hash(bytes);
+        self.put_large_hashed(bytes, id, shape)?;
+        Ok(id)
+    }
+
+    fn put_large_hashed(&self, bytes: &[u8], id: BlobId, shape: RawShape) -> Result<()> {
         match self.find(&id)? {
             Found::Durable => {}
             Found::Pending(pending) => self.cover(pending)?,
@@ -230,7 +249,7 @@ impl BlobStore {
                 self.store_raw(claim, Arc::new(raw))?;
             }
         }
-        Ok(id)
+        Ok(())
     }
 
     /// Stores a stream, unless it is there; returns its length, too. Safe to name like [`BlobStore::put`].
@@ -311,6 +330,7 @@ impl BlobStore {
             }
             Place::Pending(Pending::Raw(new)) => raw(new.open.shape.len),
             Place::At(Location::Raw(shape)) => raw(shape.len),
+            Place::Pending(Pending::Same(_, len)) | Place::At(Location::Same(_, len)) => raw(len),
         }))
     }
 
@@ -326,6 +346,9 @@ impl BlobStore {
                 let open = self.core.raw.opened(id, &shape)?;
                 Ok(self.core.raw.read(id, &open, offset, len)?.into())
             }
+            Place::Pending(Pending::Same(other, _)) | Place::At(Location::Same(other, _)) => {
+                self.read(&other, offset, len)
+            }
             Place::At(Location::Pack(at)) if at.is_large() => self.read_expanded(id, &at, offset, len),
             Place::Pending(Pending::Shared(at)) | Place::At(Location::Pack(at)) => {
                 self.read_small(id, &at, None).map(|bytes| slice(&bytes, offset, len))
@@ -336,7 +359,7 @@ impl BlobStore {
         }
     }
 
-    /// Reads every byte of a blob from disk and checks it, whatever is cached.
+    /// Reads every byte of a blob from disk and checks it, whatever is cached. Of an object of a git pack its own bytes; the pack is a blob, too.
     pub fn verify(&self, id: &BlobId) -> Result<()> {
         match self.locate(id)?.ok_or_else(|| missing(id))? {
             Place::Pending(Pending::Raw(new)) => self.core.raw.verify(id, &new.open),
@@ -344,10 +367,13 @@ impl BlobStore {
                 let open = self.core.raw.opened(id, &shape)?;
                 self.core.raw.verify(id, &open)
             }
-            Place::Pending(Pending::Shared(at)) | Place::At(Location::Pack(at)) => {
-                self.decode(id, &at, None).map(drop)
+            Place::Pending(Pending::Same(other, _)) | Place::At(Location::Same(other, _)) => {
+                self.verify(&other)
             }
-            Place::Pending(Pending::Owned(at, pack)) => self.decode(id, &at, Some(&pack)).map(drop),
+            Place::Pending(Pending::Shared(at)) | Place::At(Location::Pack(at)) => {
+                self.decode(id, &at, None, true).map(drop)
+            }
+            Place::Pending(Pending::Owned(at, pack)) => self.decode(id, &at, Some(&pack), true).map(drop),
         }
     }
 
@@ -358,6 +384,9 @@ impl BlobStore {
             Place::At(Location::Pack(at)) if at.is_large() => self.expanded_path(id, &at)?,
             Place::Pending(Pending::Raw(new)) => new.is_published().then(|| self.core.raw.path(id)),
             Place::At(Location::Raw(_)) => Some(self.core.raw.path(id)),
+            Place::Pending(Pending::Same(other, _)) | Place::At(Location::Same(other, _)) => {
+                self.raw_file(&other)?
+            }
             _ => None,
         })
     }
@@ -517,13 +546,13 @@ impl BlobStore {
     }
 
     fn read_small(&self, id: &BlobId, at: &Packed, owner: Option<&WriterPack>) -> Result<Bytes> {
-        let bytes = Bytes::from(self.decode(id, at, owner)?);
+        let bytes = Bytes::from(self.decode(id, at, owner, false)?);
         self.small.insert(*id, bytes.clone());
         Ok(bytes)
     }
 
-    /// Reads a record, decodes it and checks everything.
-    fn decode(&self, id: &BlobId, at: &Packed, owner: Option<&WriterPack>) -> Result<Vec<u8>> {
+    /// Reads a record, decodes it and checks everything; `anew`: with nothing that was kept of other blobs.
+    fn decode(&self, id: &BlobId, at: &Packed, owner: Option<&WriterPack>, anew: bool) -> Result<Vec<u8>> {
         let path = || self.core.packs.path(at.pack);
         let wrong =
             |what: &str| damaged(&path(), Some(id), &format!("record at offset {}: {what}", at.offset));
@@ -542,7 +571,14 @@ impl BlobStore {
         if header.id != *id || header.record_len() != record.len() || header.plain_len != at.plain_len {
             return Err(wrong("it belongs to another blob"));
         }
-        let plain = record::with_codec(|codec| codec.decode(&header, &record[record::HEADER..]));
+        let payload = &record[record::HEADER..];
+        if header.is_object() {
+            let object = GitObject::decode(payload, header.plain_len);
+            let object = object.filter(|object| object.name(&self.git_key) == *id);
+            let object = object.ok_or_else(|| wrong("it refers to something else than it is named after"))?;
+            return self.read_object(id, &object, anew);
+        }
+        let plain = record::with_codec(|codec| codec.decode(&header, payload));
         let plain = plain.map_err(|e| Error::io("start zstd", e))?.map_err(wrong)?;
         if self.hash(&plain) != *id {
             return Err(wrong("its bytes do not have the hash they had"));

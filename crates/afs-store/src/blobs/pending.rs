@@ -23,6 +23,8 @@ pub(super) enum Pending {
     Owned(Packed, Arc<WriterPack>),
     /// In a raw file.
     Raw(Arc<NewRaw>),
+    /// In the raw file of another blob with the same bytes, of this length.
+    Same(BlobId, u64),
 }
 
 /// Ids are keyed hashes already, unpredictable without the tenant's key: eight of their bytes are as good a hash as any.

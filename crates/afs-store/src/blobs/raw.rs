@@ -56,7 +56,7 @@ impl RawShape {
             && listed != 1
     }
     /// The id that the chaining values add up to; none for a single chunk.
-    fn id(&self, key: &Key) -> Option<BlobId> {
+    pub(super) fn id(&self, key: &Key) -> Option<BlobId> {
         if self.chunks.len() < 2 {
             return None;
         }

@@ -5,17 +5,21 @@
 //! 4  version u8       12  stored_len u32    48 check [8]: first bytes of BLAKE3 of bytes 0..48
 //! 5  codec u8          6  zero u16          56 payload
 //!
-//! codec: 0 = plain, 1 = a zstd frame (both version 1), 2 = a zlib stream (version 2)
+//! codec: 0 = plain, 1 = a zstd frame (both version 1), 2 = a zlib stream (version 2),
+//!        4 = a zstd frame of 256 KiB or more (version 4),
+//!        3 = where an object of a git pack is (version 3): the pack's id [32], git's name of the object [20], offset u64
 //! ```
-//! The check proves the header; the id, a keyed hash of the plain bytes, proves the payload. Persisted: never change, add a version. A record has the
+//! The check proves the header; the id, a keyed hash of the plain bytes, proves the payload (codec 3: see [`super::git`]). Persisted: never change, add a version. A record has the
 //! lowest version that has its codec, so that older programs read what they know and refuse the rest.
 //!
 //! Codec 2 is for what comes out of a git pack: git has compressed it once, as well as zstd would, and doing that again would be the dearest step of an import.
-//! With it, and only with it, blobs of 256 KiB and more are in packs, until they are first read (see [`super::expand`]).
+//! With it, and with codec 4, blobs of 256 KiB and more are in packs, until they are first read (see [`super::expand`]). Codec 4 is for what an import makes itself and few
+//! will read, such as git's index.
 
+use super::git::GitObject;
 use afs_types::{BlobId, limits};
 use sirocco::Format;
-use sirocco::inflate::Decoder;
+use sirocco::inflate::{self, Decoder};
 use std::cell::RefCell;
 use std::io;
 
@@ -30,6 +34,9 @@ enum Encoding {
     Plain = 0,
     Zstd = 1,
     Zlib = 2,
+    /// They are in a git pack, of which the payload says where.
+    Git = 3,
+    LargeZstd = 4,
 }
 
 impl Encoding {
@@ -38,17 +45,19 @@ impl Encoding {
         match self {
             Encoding::Plain | Encoding::Zstd => 1,
             Encoding::Zlib => 2,
+            Encoding::Git => 3,
+            Encoding::LargeZstd => 4,
         }
     }
     /// No plain bytes that it says are more than this.
     fn limit(self) -> u64 {
         match self {
             Encoding::Plain | Encoding::Zstd => limits::PACK_BLOB_BYTES - 1,
-            Encoding::Zlib => limits::MAX_PACKED_BLOB_BYTES,
+            Encoding::Zlib | Encoding::Git | Encoding::LargeZstd => limits::MAX_PACKED_BLOB_BYTES,
         }
     }
     fn parse(version: u8, codec: u8) -> Option<Self> {
-        let all = [Encoding::Plain, Encoding::Zstd, Encoding::Zlib];
+        let all = [Encoding::Plain, Encoding::Zstd, Encoding::Zlib, Encoding::Git, Encoding::LargeZstd];
         all.into_iter().find(|e| *e as u8 == codec && e.version() == version)
     }
 }
@@ -63,7 +72,7 @@ pub(super) struct Header {
 }
 
 impl Header {
-    fn encode(&self) -> [u8; HEADER] {
+    pub(super) fn encode(&self) -> [u8; HEADER] {
         let mut out = [0; HEADER];
         out[..4].copy_from_slice(&MAGIC);
         out[4] = self.encoding.version();
@@ -88,8 +97,27 @@ impl Header {
         id.copy_from_slice(&bytes[16..48]);
         let header = Self { id: BlobId(id), plain_len: number(8), stored_len: number(12), encoding };
         // A length from disk never decides how much memory is taken.
-        let sane = u64::from(header.plain_len) <= encoding.limit() && header.stored_len <= header.plain_len;
-        sane.then_some(header)
+        let fits = match encoding {
+            Encoding::Git => header.stored_len as usize == GitObject::PAYLOAD,
+            _ => header.stored_len <= header.plain_len,
+        };
+        (fits && u64::from(header.plain_len) <= encoding.limit()).then_some(header)
+    }
+
+    /// The header of a record that refers to an object of a git pack.
+    pub(super) fn of_object(id: BlobId, plain_len: u32) -> Self {
+        Self { id, plain_len, stored_len: GitObject::PAYLOAD as u32, encoding: Encoding::Git }
+    }
+
+    /// The header of a record with a zstd frame of a blob of 256 KiB or more.
+    pub(super) fn of_large(id: BlobId, plain: &[u8], frame: &[u8]) -> Self {
+        let (plain_len, stored_len) = (plain.len() as u32, frame.len() as u32);
+        Self { id, plain_len, stored_len, encoding: Encoding::LargeZstd }
+    }
+
+    /// Whether the payload only says where the bytes are: [`Codec::decode`] cannot give them.
+    pub(super) fn is_object(&self) -> bool {
+        self.encoding == Encoding::Git
     }
 
     /// Header and payload.
@@ -159,13 +187,29 @@ impl Codec {
         Ok(header)
     }
 
+    /// A zstd frame of a large blob, for [`Header::of_large`]. None if it does not pay.
+    pub(super) fn compress_large(&mut self, plain: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let frame = self.compressor.compress(plain)?;
+        Ok(pays(frame.len(), plain.len()).then_some(frame))
+    }
+
+    /// Inflates the zlib stream that `input` begins with into exactly `out`. None if the stream goes on behind `input`; false if it is not one of that length.
+    pub(super) fn inflate_prefix(&mut self, input: &[u8], out: &mut [u8]) -> Option<bool> {
+        self.inflater.reset();
+        match self.inflater.decompress(input, out, true) {
+            Ok(end) => Some(end.done && end.output.len() == out.len()),
+            Err(inflate::Error::Truncated) => None,
+            Err(_) => Some(false),
+        }
+    }
+
     /// The plain bytes of a payload. Says what is wrong, not where.
     pub(super) fn decode(&mut self, header: &Header, payload: &[u8]) -> Result<Vec<u8>, &'static str> {
         const BAD: &str = "the payload does not decompress";
         let len = header.plain_len as usize;
         let plain = match header.encoding {
             Encoding::Plain => payload.to_vec(),
-            Encoding::Zstd => {
+            Encoding::Zstd | Encoding::LargeZstd => {
                 let mut plain = Vec::with_capacity(len);
                 self.decompressor.decompress_to_buffer(payload, &mut plain).map_err(|_| BAD)?;
                 plain
@@ -178,6 +222,7 @@ impl Codec {
                 plain.truncate(if whole { made } else { 0 });
                 plain
             }
+            Encoding::Git => return Err("the payload says where the bytes are, and is not them"),
         };
         if plain.len() == len {
             Ok(plain)
@@ -269,9 +314,16 @@ mod tests {
         let mut out = Vec::new();
         let mut codec = Codec::new().unwrap();
         codec.encode(&BlobId([3; 32]), b"hello", None, &mut out).unwrap();
-        for (version, encoding, known) in
-            [(1, 0, true), (1, 2, false), (2, 0, false), (2, 2, true), (3, 2, false), (2, 3, false)]
-        {
+        for (version, encoding, known) in [
+            (1, 0, true),
+            (1, 2, false),
+            (2, 0, false),
+            (2, 2, true),
+            (3, 2, false),
+            (2, 3, false),
+            (4, 1, false),
+            (4, 4, true),
+        ] {
             (out[4], out[5]) = (version, encoding);
             let head = check(out.first_chunk().unwrap());
             out[48..56].copy_from_slice(&head);

@@ -8,43 +8,43 @@ use crate::sim::{SimJournal, mix};
 use std::collections::BTreeMap;
 use std::sync::Barrier;
 
-const KEY: [u8; 32] = [42; 32];
+pub(super) const KEY: [u8; 32] = [42; 32];
 
-struct Bench {
-    store: Arc<BlobStore>,
-    journal: Arc<SimJournal>,
+pub(super) struct Bench {
+    pub(super) store: Arc<BlobStore>,
+    pub(super) journal: Arc<SimJournal>,
     /// Last: dropping the journal commits what is queued, and that needs the directory.
-    dir: tempfile::TempDir,
+    pub(super) dir: tempfile::TempDir,
 }
 
-fn options() -> BlobOptions {
+pub(super) fn options() -> BlobOptions {
     BlobOptions { cache_bytes: 8 << 20, pack_bytes: 1 << 20, log_bytes: 64 << 10, reserve_bytes: 0 }
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::on(tempfile::tempdir().unwrap(), SimJournal::new().unwrap())
     }
-    fn on(dir: tempfile::TempDir, journal: Arc<SimJournal>) -> Self {
+    pub(super) fn on(dir: tempfile::TempDir, journal: Arc<SimJournal>) -> Self {
         let store = BlobStore::open_with(dir.path(), KEY, options(), Arc::clone(&journal) as _).unwrap();
         Self { dir, journal, store }
     }
     /// A new process on the same disk.
-    fn restart(self) -> Self {
+    pub(super) fn restart(self) -> Self {
         self.journal.close().unwrap();
         let journal = self.journal.reopen().unwrap();
         Self::on(self.dir, journal)
     }
-    fn crash(self, seed: u64) -> Self {
+    pub(super) fn crash(self, seed: u64) -> Self {
         let journal = self.journal.crash(seed).unwrap();
         Self::on(self.dir, journal)
     }
     /// The whole blob, past the RAM cache.
-    fn read(&self, id: &BlobId) -> Result<Vec<u8>> {
+    pub(super) fn read(&self, id: &BlobId) -> Result<Vec<u8>> {
         self.store.small.invalidate_all();
         self.store.read(id, 0, usize::MAX).map(|b| b.to_vec())
     }
-    fn files(&self, of: &str) -> Vec<PathBuf> {
+    pub(super) fn files(&self, of: &str) -> Vec<PathBuf> {
         let mut found: Vec<_> =
             std::fs::read_dir(self.dir.path().join(of)).unwrap().map(|e| e.unwrap().path()).collect();
         found.sort();
@@ -53,7 +53,7 @@ impl Bench {
 }
 
 /// Text-like bytes: they compress, and differ by seed.
-fn text(seed: u64, len: usize) -> Vec<u8> {
+pub(super) fn text(seed: u64, len: usize) -> Vec<u8> {
     let words = [&b"fn "[..], b"let ", b"pub ", b"self", b"return ", b"struct ", b"{\n", b"}\n", b"impl "];
     let mut out = seed.to_string().into_bytes();
     let mut chance = seed;
@@ -65,11 +65,11 @@ fn text(seed: u64, len: usize) -> Vec<u8> {
     out
 }
 
-fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub(super) fn noise(seed: u64, len: usize) -> Vec<u8> {
     (0..len as u64).map(|i| mix(seed ^ (i << 20)) as u8).collect()
 }
 
-fn flip(path: &Path, offset: u64) {
+pub(super) fn flip(path: &Path, offset: u64) {
     let file = File::options().read(true).write(true).open(path).unwrap();
     let mut byte = [0];
     file.read_exact_at(&mut byte, offset).unwrap();
@@ -390,6 +390,37 @@ fn large_streams_are_expanded_when_they_are_read() {
 }
 
 #[test]
+fn what_few_will_read_is_compressed_however_long_it_is() {
+    let mut bench = Bench::new();
+    let large = limits::PACK_BLOB_BYTES as usize;
+    let blobs = [text(1, 1000), text(2, large - 1), text(3, large), text(4, 3 << 20), noise(5, large)];
+    let mut writer = bench.store.pack_writer().unwrap();
+    let ids = blobs.each_ref().map(|bytes| writer.put_compressed(bytes).unwrap());
+    writer.finish().unwrap();
+    bench.journal.sync().unwrap();
+    let usage = bench.store.usage();
+    // Only what does not compress has a file.
+    assert_eq!((usage.blobs, usage.raw_bytes), (5, large as u64));
+    assert!(usage.pack_bytes < (4 << 20) / 2, "{usage:?}");
+    for round in 0..3 {
+        for (id, bytes) in ids.iter().zip(&blobs) {
+            assert_eq!(*id, bench.store.hash(bytes));
+            assert_eq!(&bench.read(id).unwrap(), bytes, "{round}");
+            bench.store.verify(id).unwrap();
+        }
+        bench.journal.sync().unwrap();
+        assert_eq!(bench.store.usage().raw_bytes, (large + (3 << 20) + large) as u64);
+        bench = bench.restart();
+    }
+    let journal = SimJournal::new().unwrap();
+    let want = index(&*bench.journal);
+    bench.journal.close().unwrap();
+    let rebuilt = rebuild_index(bench.dir.path(), KEY, &*journal).unwrap();
+    assert_eq!((rebuilt.blobs, rebuilt.damaged), (5, Vec::new()));
+    assert_eq!(index(&*journal), want);
+}
+
+#[test]
 fn a_rebuild_takes_the_record_of_a_blob_whose_file_is_damaged() {
     let bench = Bench::new();
     let (plain, zlib) = large_letters(b'x', 400_000);
@@ -675,7 +706,7 @@ fn missing_and_cut_files_are_named() {
     check(&bench, &large, &raw);
 }
 
-fn index(journal: &dyn Journal) -> BTreeMap<Vec<u8>, Vec<u8>> {
+pub(super) fn index(journal: &dyn Journal) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut visit = |k: &[u8], v: &[u8]| {
         found.insert(k.to_vec(), v.to_vec());

@@ -7,15 +7,17 @@
 //! Deliberately absent: order between writers.
 
 use super::append::FILE_HEADER;
+use super::git::GitObject;
 use super::location::Packed;
 use super::pending::Pending;
-use super::record::{Codec, pays};
+use super::record::{Codec, Header, pays};
 use super::{BlobStore, Found};
 use crate::journal::Batch;
 use afs_types::{BlobId, Error, Reason, Result, limits};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -52,15 +54,14 @@ impl WriterPack {
         Self { number, file, state: Mutex::new(state) }
     }
 
-    fn add(&self, codec: &mut Codec, id: &BlobId, plain: &[u8], zlib: Option<&[u8]>) -> Result<Packed> {
+    fn add(&self, id: &BlobId, encode: impl FnOnce(&mut Vec<u8>) -> io::Result<Header>) -> Result<Packed> {
         let mut state = self.state.lock();
         self.check(&state)?;
         if state.buffer.len() >= BUFFER {
             self.write_out(&mut state)?;
         }
         let offset = state.end();
-        let header = codec.encode(id, plain, zlib, &mut state.buffer);
-        let header = header.map_err(|e| Error::io("compress a blob", e))?;
+        let header = encode(&mut state.buffer).map_err(|e| Error::io("compress a blob", e))?;
         let (stored_len, plain_len) = (header.stored_len, header.plain_len);
         let at = Packed { pack: self.number, offset, stored_len, plain_len };
         state.fresh.push_back((*id, at));
@@ -188,6 +189,24 @@ impl PackWriter {
         self.put_packed(bytes, Some(zlib))
     }
 
+    /// The same for bytes that few will read: compressed where it pays, however many they are. Large ones get their raw file when they are first read.
+    pub fn put_compressed(&mut self, bytes: &[u8]) -> Result<BlobId> {
+        let len = bytes.len() as u64;
+        if !(limits::PACK_BLOB_BYTES..=limits::MAX_PACKED_BLOB_BYTES).contains(&len) {
+            return self.put(bytes);
+        }
+        let frame = self.codec.compress_large(bytes).map_err(|e| Error::io("compress a blob", e))?;
+        let Some(frame) = frame else { return self.put(bytes) };
+        let id = self.store.hash(bytes);
+        self.put_record(id, frame.len() as u64, |_, out| {
+            let header = Header::of_large(id, bytes, &frame);
+            out.extend_from_slice(&header.encode());
+            out.extend_from_slice(&frame);
+            Ok(header)
+        })?;
+        Ok(id)
+    }
+
     /// Whether the store has this blob. If so, it may be named like one that was put here.
     pub fn reuse(&mut self, id: &BlobId) -> Result<bool> {
         let store = Arc::clone(&self.store);
@@ -207,15 +226,40 @@ impl PackWriter {
         if len >= limits::PACK_BLOB_BYTES && !fits {
             return self.store.put(bytes);
         }
+        let id = self.store.hash(bytes);
+        self.put_record(id, len, |codec, out| codec.encode(&id, bytes, zlib, out))?;
+        Ok(id)
+    }
+
+    /// Names an object of a git pack of which this store has the blob, without reading it; the pack must have been put through this
+    /// writer, or be in the store already. What turns out not to be that object, or not to be readable from the pack alone (see [`GitObject`]), is found, as
+    /// `CORRUPT`, when the blob is read.
+    pub fn put_object(&mut self, object: &GitObject) -> Result<BlobId> {
+        let id = object.name(&self.store.git_key);
+        self.put_record(id, GitObject::PAYLOAD as u64, |_, out| {
+            let header = Header::of_object(id, object.len);
+            out.extend_from_slice(&header.encode());
+            object.encode(out);
+            Ok(header)
+        })?;
+        Ok(id)
+    }
+
+    /// Adds the record of a blob that needs up to `bytes` on disk, unless the store has the blob.
+    fn put_record(
+        &mut self,
+        id: BlobId,
+        bytes: u64,
+        encode: impl FnOnce(&mut Codec, &mut Vec<u8>) -> io::Result<Header>,
+    ) -> Result<()> {
         let store = Arc::clone(&self.store);
-        let id = store.hash(bytes);
         match store.find(&id)? {
             Found::Durable => {}
             Found::Pending(pending) => self.rely_on(pending),
             Found::Absent(claim) => {
-                store.reserve.admit(bytes.len() as u64)?;
+                store.reserve.admit(bytes)?;
                 let pack = self.pack()?;
-                let at = pack.add(&mut self.codec, &id, bytes, zlib)?;
+                let at = pack.add(&id, |out| encode(&mut self.codec, out))?;
                 claim.stored(Pending::Owned(at, pack));
                 self.blobs += 1;
                 self.bytes += at.end() - at.offset;
@@ -225,7 +269,7 @@ impl PackWriter {
         if self.blobs >= RELEASE_BLOBS || self.bytes >= RELEASE_BYTES {
             self.release()?;
         }
-        Ok(id)
+        Ok(())
     }
 
     /// Stores a file of `len` bytes, unless it is there; otherwise like [`PackWriter::put`].

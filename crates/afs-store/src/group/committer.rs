@@ -2,6 +2,7 @@
 //!
 //! Locks: `Shared::queue` is held for bookkeeping only, never while a flusher or the store works.
 
+use super::queued::Batches;
 use super::{Callback, Group, GroupOptions, GroupStore, Queue, Shared, Taken};
 use crate::journal::{Batch, Position};
 use afs_types::{Error, Result};
@@ -57,7 +58,7 @@ impl<S> Shared<S> {
     pub(super) fn abandon(&self) {
         let mut queue = self.queue.lock();
         let forming = queue.forming;
-        queue.batches = Vec::new();
+        queue.batches = Batches::default();
         queue.bytes = 0;
         // Whoever waited for room goes on, and hears of the failure.
         self.queued.store(0, Ordering::Relaxed);
@@ -108,6 +109,7 @@ impl<S: GroupStore> Shared<S> {
         self.queued.store(queue.bytes, Ordering::Relaxed);
         let blocked = queue.blocked > 0;
         let more = queue.waiters > 0 || queue.closing || !queue.callbacks.is_empty();
+        let surplus = queue.spare.put(taken.batches);
         drop(queue);
         // First the committer's thread, unless it is the caller: the disk should not idle while waiters wake up.
         if more {
@@ -118,6 +120,7 @@ impl<S: GroupStore> Shared<S> {
         }
         self.quiet.notify_all();
         self.wake(taken.group);
+        drop(surplus);
         Ok(())
     }
 
@@ -129,7 +132,7 @@ impl<S: GroupStore> Shared<S> {
             flushed.append(flusher.flush()?);
         }
         let last = self.position(taken.last);
-        self.store.commit(&Group { last, flushed: &flushed.changes, batches: &taken.batches })?;
+        self.store.commit(&Group { last, flushed: &flushed, batches: &taken.batches })?;
         for flusher in flushers.iter() {
             flusher.committed();
         }

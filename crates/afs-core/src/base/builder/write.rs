@@ -2,11 +2,11 @@
 
 use super::super::NodeKind;
 use super::super::format::{
-    Bucket, Counts, HAS_OIDS, HEADER_BYTES, Header, Layout, MAGIC, Probe, RawAlias, RawAttr, RawClass,
-    RawRow, SUMMED_FROM, VERSION, buckets_for, position_bits, sum,
+    Counts, HAS_OIDS, HEADER_BYTES, Header, LINE_BYTES, Layout, MAGIC, RawAlias, RawAttr, RawClass, RawRow,
+    SUMMED_FROM, VERSION, sum,
 };
+use super::super::lines::{self, Columns, lines_for};
 use super::{BaseBuilder, Node, Numbers};
-use crate::hash::name_hash;
 use bytemuck::Zeroable;
 
 /// Sections behind the entries, filled while the entries are written, in order of first use.
@@ -29,26 +29,23 @@ struct Sections<'a> {
 
 pub(super) fn table(builder: &BaseBuilder, numbers: &Numbers) -> Vec<u8> {
     let rows = numbers.order.len();
-    let buckets = buckets_for(rows as u64 - 1) as usize;
+    let lines = lines_for(rows as u64 - 1) as usize;
     let contents = &builder.contents.rows;
-    let room =
-        HEADER_BYTES + rows * 48 + contents.len() * 52 + buckets * 64 + builder.names.bytes.len() + 4096;
+    let room = HEADER_BYTES
+        + rows * 49
+        + contents.len() * 52
+        + lines * (LINE_BYTES + 4)
+        + builder.names.bytes.len()
+        + 4096;
     let mut out = Vec::with_capacity(room);
-    out.resize(HEADER_BYTES, 0);
-    index(builder, numbers, buckets, &mut out);
+    out.resize(HEADER_BYTES + lines * LINE_BYTES, 0);
     let mut sections = Sections::new(builder, numbers);
-    let blobs = sections.count_blobs();
-    let mut attrs = Vec::with_capacity(rows);
-    for place in 0..rows {
-        let (row, attr) = sections.entry(place as u32, blobs);
-        out.extend_from_slice(bytemuck::bytes_of(&row));
-        attrs.push(attr);
-    }
-    out.extend_from_slice(bytemuck::cast_slice(&attrs));
-    drop(attrs);
+    let columns = entries(&mut sections, rows, &mut out);
     for row in &sections.blobs {
         out.extend_from_slice(&contents[*row as usize].0);
     }
+    out.extend_from_slice(bytemuck::cast_slice(&columns.tags));
+    out.extend_from_slice(bytemuck::cast_slice(&columns.starts));
     let has_oids = contents.iter().any(|(_, oid)| *oid != [0; 20]);
     if has_oids {
         for row in sections.blobs.iter().chain(&sections.oids) {
@@ -73,15 +70,32 @@ pub(super) fn table(builder: &BaseBuilder, numbers: &Numbers) -> Vec<u8> {
         blobs: sections.blobs.len() as u64,
         classes: sections.classes.len() as u64,
         aliases: sections.aliases.len() as u64,
-        buckets: buckets as u64,
+        lines: lines as u64,
         names: sections.names.len() as u64,
     };
     header(builder.seed, &counts, if has_oids { HAS_OIDS } else { 0 }, &mut out);
     out
 }
 
+/// Writes rows and attributes, and fills the lines, whose place is at the end of `out`.
+fn entries(sections: &mut Sections<'_>, rows: usize, out: &mut Vec<u8>) -> Columns {
+    let from = out.len();
+    let blobs = sections.count_blobs();
+    let mut attrs = Vec::with_capacity(rows);
+    for place in 0..rows {
+        let (row, attr) = sections.entry(place as u32, blobs);
+        out.extend_from_slice(bytemuck::bytes_of(&row));
+        attrs.push(attr);
+    }
+    let (before, rows) = out.split_at_mut(from);
+    let key = &sections.builder.key;
+    let columns = lines::write(key, bytemuck::cast_slice(rows), &sections.names, &mut before[HEADER_BYTES..]);
+    out.extend_from_slice(bytemuck::cast_slice(&attrs));
+    columns
+}
+
 fn header(seed: u64, counts: &Counts, flags: u32, out: &mut [u8]) {
-    debug_assert_eq!(Layout::new(counts).map(|layout| layout.length()), Some(out.len()));
+    debug_assert_eq!(Layout::new(counts, VERSION).map(|layout| layout.length()), Some(out.len()));
     let mut header = Header {
         magic: MAGIC,
         version: VERSION.into(),
@@ -94,35 +108,13 @@ fn header(seed: u64, counts: &Counts, flags: u32, out: &mut [u8]) {
         blobs: counts.blobs.into(),
         classes: counts.classes.into(),
         aliases: counts.aliases.into(),
-        buckets: counts.buckets.into(),
+        lines: counts.lines.into(),
         names: counts.names.into(),
         reserved: [0; 72],
     };
     out[..HEADER_BYTES].copy_from_slice(bytemuck::bytes_of(&header));
     header.sum = sum(&out[SUMMED_FROM..]);
     out[..HEADER_BYTES].copy_from_slice(bytemuck::bytes_of(&header));
-}
-
-/// The hash index.
-fn index(builder: &BaseBuilder, numbers: &Numbers, buckets: usize, out: &mut Vec<u8>) {
-    let from = out.len();
-    out.resize(from + buckets * size_of::<Bucket>(), 0);
-    let buckets: &mut [Bucket] = bytemuck::cast_slice_mut(&mut out[from..]);
-    let bits = position_bits(numbers.order.len());
-    for (place, node) in numbers.order.iter().enumerate().skip(1) {
-        let node = &builder.nodes[*node as usize];
-        let parent = u64::from(numbers.position[node.parent as usize]) + 1;
-        let hash = name_hash(builder.seed, parent, builder.names.get(node.name));
-        let probe = Probe::new(hash, buckets.len(), bits);
-        let mut at = probe.bucket;
-        let free = loop {
-            match buckets[at].iter_mut().find(|slot| slot.get() == 0) {
-                Some(free) => break free,
-                None => at = if at + 1 == buckets.len() { 0 } else { at + 1 },
-            }
-        };
-        *free = (probe.tag | place as u32).into();
-    }
 }
 
 impl<'a> Sections<'a> {
