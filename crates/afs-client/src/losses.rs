@@ -34,9 +34,14 @@ impl Losses {
         self.count.fetch_add(1, Ordering::SeqCst);
     }
 
+    /// How many there were so far.
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Ordering::SeqCst)
+    }
+
     /// Whether anything was ever lost.
     pub(crate) fn any(&self) -> bool {
-        self.count.load(Ordering::SeqCst) > 0
+        self.count() > 0
     }
 
     /// A new handle, to which only losses matter that nobody was told of. Never 0.

@@ -8,7 +8,7 @@
 //! The server ends a mount that is silent for its lease, and forgets all of them when it restarts: then this
 //! attaches anew and opens again what was open. The server is told the newest revision that was seen before, and answers whether
 //! a crash took it back (others may have used its number since): then the next [`Mount::fsync`] of every handle from before says so
-//! once (`losses`), and so does [`Mount::detach`].
+//! once (`losses`), and so does [`Mount::detach`]; and a change that had begun before is not made: what its caller knew is no more.
 //!
 //! A mount is of one session, not of whatever has its id: a new attachment names the session by when it was made, and if that is gone
 //! the mount is over, so that nothing that is open here ever reaches the next session with the same id.
@@ -17,7 +17,7 @@ use crate::api;
 use crate::cache::Cache;
 use crate::client::Client;
 use crate::losses::Losses;
-use crate::ops::{Ops, is_refused, is_repeatable};
+use crate::ops::{Ops, is_refused, is_repeatable, outcome_unknown};
 use crate::retry::Backoff;
 use afs_types::{Error, Reason, Result};
 use api::bridge_service_client::BridgeServiceClient;
@@ -109,6 +109,8 @@ pub(crate) struct Link {
     pub(crate) max_read: u32,
     pub(crate) max_write: u64,
     lease: Duration,
+    /// How often a crash had taken something back when it was made, this time included.
+    losses: u64,
 }
 
 #[derive(Clone)]
@@ -400,6 +402,7 @@ impl Mount {
             max_read: answer.max_read_bytes.max(4096),
             max_write: answer.max_write_bytes.max(4096),
             lease: lease.map_or(DEFAULT_LEASE, Duration::from_secs),
+            losses: self.losses.count(),
         }))
     }
 
@@ -575,10 +578,24 @@ impl Mount {
         }
     }
 
-    /// Whether an operation that was sent over `before` may be sent again over `link`.
-    pub(crate) fn may_repeat(before: Option<&str>, link: &Link, op: &Op) -> bool {
+    /// How often a crash has taken something back so far, for [`Mount::may_send`].
+    pub(crate) fn losses(&self) -> u64 {
+        self.losses.count()
+    }
+
+    /// Whether an operation that began after so many losses, and was sent over `before`, may be sent over `link`; the error for its caller if not.
+    pub(crate) fn may_send(losses: u64, before: Option<&str>, link: &Link, op: &Op) -> Result<()> {
+        // What its caller knew when it began is no more: inode and offset may mean something else, and it would stand where what came before it is missing.
+        if link.losses != losses && !matches!(op, Op::Open(_)) {
+            return Err(Error::new(
+                Reason::Io,
+                "the server crashed and lost earlier changes of this mount; this one, which was under way, was not sent again",
+            )
+            .next("look at the files and write again what is missing"));
+        }
         // The same attachment applies it once; another one knows nothing of the first attempt.
-        before.is_none_or(|id| id == link.mount_id) || is_repeatable(op)
+        let may_repeat = before.is_none_or(|id| id == link.mount_id) || is_repeatable(op);
+        if may_repeat { Ok(()) } else { Err(outcome_unknown()) }
     }
 }
 

@@ -524,7 +524,8 @@ impl Mount {
             .collect();
         let mut results: HashMap<u64, api::OpResult> = HashMap::new();
         let deadline = Instant::now() + self.patience();
-        let (mut way, mut backoff) = (Way { before: None, of, is_unsure: false }, Backoff::new());
+        let mut way = Way { losses: self.losses(), before: None, of, is_unsure: false };
+        let mut backoff = Backoff::new();
         loop {
             let answer = self.send_ops(&todo, durable, deadline, &mut way).await?;
             self.saw(answer.revision);
@@ -563,8 +564,8 @@ impl Mount {
         let unanswered = &AtomicU64::new(0);
         let answer = self.call_within("apply", patience, patience, |link: Arc<Link>| {
             let mut changes = ops.iter().filter_map(|op| op.op.as_ref());
-            let may = changes.all(|op| Self::may_repeat(way.before.as_deref(), &link, op));
-            if may {
+            let may = changes.try_for_each(|op| Self::may_send(way.losses, way.before.as_deref(), &link, op));
+            if may.is_ok() {
                 way.before = Some(link.mount_id.clone());
                 unanswered.fetch_add(1, Ordering::Relaxed);
             }
@@ -572,9 +573,7 @@ impl Mount {
             let request = api::ApplyOpsRequest { mount_id, ops: ops.to_vec(), durable, answered_below };
             let mut bridge = self.bridge();
             async move {
-                if !may {
-                    return Err(Failure::Error(outcome_unknown()));
-                }
+                may.map_err(Failure::Error)?;
                 let answer = bridge.apply_ops(request).await;
                 let is_settled = match &answer {
                     Ok(_) => true,
@@ -600,6 +599,8 @@ impl Mount {
 
 /// Over which attachments changes may go.
 struct Way {
+    /// How often a crash had taken something back when they began.
+    losses: u64,
     /// The one that they were sent over last, or are bound to.
     before: Option<String>,
     /// The one that they are bound to from the start.
@@ -620,7 +621,7 @@ impl Applied {
     }
 }
 
-fn outcome_unknown() -> Error {
+pub(crate) fn outcome_unknown() -> Error {
     Error::new(
         Reason::TimedOut,
         "the connection broke while a change was under way; it may or may not have happened",

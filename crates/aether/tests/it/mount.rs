@@ -198,6 +198,35 @@ fn changes_lost_in_a_crash_are_reported_by_the_next_fsync() {
     file.sync_all().unwrap(); // said once
 }
 
+/// Two hundred kills found it: a truncation by inode came after a crash that had taken back the renaming before it, and hit a file of another name.
+#[test]
+fn a_change_under_way_is_not_made_where_a_crash_took_back_what_was_before_it() {
+    for lost in [false, true] {
+        let mut m = mounted(&[]);
+        fs::write(m.dir.join("f"), "0123456789").unwrap();
+        let file = File::options().write(true).open(m.dir.join("f")).unwrap();
+        let address = m.server.take().unwrap().kill();
+        let under_way = std::thread::spawn(move || file.set_len(3));
+        // Long enough for it to have begun; it waits for the server.
+        pause(Duration::from_secs(1));
+        if lost {
+            m.world.revision.store(1, Ordering::SeqCst);
+        }
+        m.server = Some(Server::start(&m.world, Some(address)));
+        let outcome = under_way.join().unwrap();
+        let content = fs::read_to_string(m.dir.join("f")).unwrap();
+        if lost {
+            assert_eq!((outcome.unwrap_err().raw_os_error(), &content[..]), (Some(5), "0123456789"));
+            // What begins now is made.
+            fs::write(m.dir.join("f"), "new").unwrap();
+            assert_eq!(fs::read_to_string(m.dir.join("f")).unwrap(), "new");
+        } else {
+            outcome.unwrap();
+            assert_eq!(content, "012");
+        }
+    }
+}
+
 #[test]
 fn an_open_file_without_a_name_outlives_a_restart_of_the_server() {
     let mut real = Real::start();
