@@ -30,6 +30,7 @@ mod url;
 
 pub use afs_core::base::Totals;
 pub use commit::{CommitMeta, CommitWritten, EditContent, EditEntry, TreeEdit, write_commit};
+pub use mirror::is_reference;
 pub use object::Oid;
 pub use push::{Pushed, push};
 pub use tracked::Tracked;
@@ -204,10 +205,14 @@ fn finish(builder: BaseBuilder, stored_bytes: u64) -> Result<Imported> {
     Ok(Imported { table, totals, upstream: None, git: None, stored_bytes })
 }
 
-/// Opens a table, which checks it once more, for what it holds.
+/// Opens a table, which checks it once more, for what it holds; and looks up every name in it, which opening does not.
 fn with_totals(table: Vec<u8>) -> Result<(Vec<u8>, Totals)> {
     let bytes = bytes::Bytes::from(table);
-    let totals = BaseTable::open(bytes.clone())?.totals();
+    let table = BaseTable::open(bytes.clone())?;
+    table.verify_index()?;
+    let totals = table.totals();
+    // So that the bytes are not copied.
+    drop(table);
     Ok((bytes.into(), totals))
 }
 

@@ -135,10 +135,11 @@ impl Shared {
         record.entries = delta.len() as u64;
         record.seq = job.cut.seq;
         let mut batch = Batch::new();
-        batch.put(Space::Delta, layer_key(layer), delta.encode());
         batch.put_with(Space::Layer, layer_key(layer), |e| record.encode_to(e));
         batch.delete_range(Space::Record, op_key(layer, first), op_key(LayerId(layer.0 + 1), 0));
         segments::renote(self, layer, &delta, &mut batch)?;
+        // Last, so that what comes behind it does not make the buffer grow once more.
+        batch.put(Space::Delta, layer_key(layer), delta.encode());
         let at = self.submit(batch)?;
         folded.push_back((at, layer));
         drop(folded);

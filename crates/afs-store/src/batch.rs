@@ -103,6 +103,9 @@ impl Batch {
         let at = self.enc.out.len();
         self.add(PUT, space, &key, &[]);
         let value = self.enc.out.len();
+        if value == at {
+            return self; // refused
+        }
         write(&mut self.enc);
         let len = self.enc.out.len().saturating_sub(value);
         match u32::try_from(len) {
@@ -110,7 +113,8 @@ impl Batch {
                 self.enc.out[at + 6..at + HEADER].copy_from_slice(&header.to_le_bytes());
             }
             _ => {
-                self.enc.out.truncate(value);
+                self.enc.out.truncate(at);
+                self.enc.out.shrink_to_fit();
                 self.is_too_large = true;
             }
         }
@@ -187,7 +191,6 @@ impl Batch {
         (header[0], header[1]) = (kind, space as u8);
         let (true, (Ok(key_len), Ok(value_len))) = (is_kept, lengths) else {
             self.is_too_large = true;
-            self.enc.out.extend_from_slice(&header);
             return self;
         };
         header[2..6].copy_from_slice(&key_len.to_le_bytes());
@@ -309,7 +312,9 @@ mod tests {
                 0 => batch.put(Space::Delta, b"k", &large),
                 _ => batch.put_with(Space::Delta, b"k", |e| e.out.resize(e.out.len() + most + 1, 0)),
             };
-            assert!(batch.check().is_err() && batch.bytes() < 1 << 10);
+            assert!(batch.check().is_err() && batch.bytes() < 1 << 10 && batch.enc.out.capacity() < 1 << 20);
+            let rest: Vec<_> = batch.changes().collect();
+            assert_eq!(rest, sample().changes().collect::<Vec<_>>(), "nothing half is left");
             let mut all = Batch::new();
             all.append(batch);
             assert!(all.check().is_err(), "the refusal was lost");

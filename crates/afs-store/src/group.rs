@@ -1,8 +1,8 @@
 //! Group commit over any store that can write one group atomically and durably. Shared by every [`Journal`].
 //!
 //! Guarantees: batches are numbered and committed in order of submission; one group is written at a time; before it, every
-//! flusher runs; a waiter wakes only for its own group. Memory: queued plus committing bytes stay below the bound,
-//! and two megabytes of buffers are kept for the next batches.
+//! flusher runs; a waiter wakes only for its own group. Memory: queued plus committing changes stay below the bound; buffers, of which large
+//! batches bring their own, may be twice as large as what is in them; three megabytes of them are kept for the next batches.
 //!
 //! Who commits was chosen by measurement. A waiter that finds nobody committing commits on its own thread (leader): one fdatasync and
 //! no wake-up. While a group is being written, others queue; the committer's thread takes them all in the next group and stays

@@ -55,7 +55,7 @@ impl BaseTable {
         Ok(walk.totals)
     }
 
-    /// Checks that the index leads to every name. For tables just built, and for `doctor`.
+    /// Checks that the index leads to every name. For tables just built: every import asks.
     pub fn verify_index(&self) -> Result<()> {
         for row in 1..self.rows {
             let raw = self.raw(row);

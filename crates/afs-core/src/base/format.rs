@@ -20,7 +20,7 @@
 //! aliases   8 B each: (inode's position, hard link's position), sorted
 //! names     distinct, in order of first use
 //! ```
-//! In this order nothing that a lookup reads lies in two cache lines, if the table starts at a page.
+//! In this order no line, row or tags of a line lie in two cache lines, if the table starts at a page.
 //!
 //! Version 1, which is still read: without lines, tags and starts; in the place of the lines
 //!

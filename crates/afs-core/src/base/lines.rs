@@ -8,8 +8,8 @@
 //! it lies does not depend on them.
 //!
 //! Guarantees: answers are exact, whatever the hash: the name's bytes are compared, always; [`BaseTable::check_lines`] proves
-//! that every slot says what its row says and that every search ends, so that a damaged table that opens can fail to
-//! find a name and do nothing worse. What a lookup costs depends on the keyed hash, which authors of names cannot
+//! that every slot says what its row says, or nothing, and that every search ends, so that a damaged table that opens can fail to
+//! find a name, or search long for it, and do nothing worse. What a lookup costs depends on the keyed hash, which authors of names cannot
 //! know, and not on how the directories are laid out.
 //!
 //! Deliberately absent: a free slot kept for later (a table never changes), and the bytes of names in lines: they would cost
@@ -196,9 +196,15 @@ impl BaseTable {
         let mut used = 0;
         for at in 0..self.lines() {
             let (line, before) = (self.line(at), used);
-            for (key, place) in line.keys.iter().zip(&line.places).filter(|(_, place)| place.get() != 0) {
-                self.check_slot(key.get(), place.get())?;
-                used += 1;
+            for (key, place) in line.keys.iter().zip(&line.places) {
+                match place.get() {
+                    // With a key it would pass for the root.
+                    0 => ensure(key.get() == 0, "a free index slot with a key", at)?,
+                    place => {
+                        self.check_slot(key.get(), place)?;
+                        used += 1;
+                    }
+                }
             }
             let full = used - before == SLOTS;
             ensure(full || self.tags(at) & PASSED == 0, "a passed line of the index with room", at)?;

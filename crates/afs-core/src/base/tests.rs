@@ -355,7 +355,15 @@ fn use_all(table: &BaseTable) -> usize {
     let mut seen = 0;
     for ino in 0..=table.len() + 1 {
         if let Some(entry) = table.at(ino) {
-            seen += usize::from(table.lookup(entry.parent, entry.name) == Some(entry.ino));
+            // A name may not be found, but what is found has it.
+            let found = table.find(entry.parent, entry.name);
+            assert!(
+                found
+                    .as_ref()
+                    .is_none_or(|e| e.parent == entry.parent && e.name == entry.name && e.position > 1)
+            );
+            assert_eq!(table.lookup(entry.parent, entry.name), found.as_ref().map(|e| e.ino));
+            seen += usize::from(found.is_some());
         }
         seen += usize::from(table.entry(ino).is_some());
         seen += table.children(ino).map(|c| c.name.len()).sum::<usize>();
@@ -458,6 +466,10 @@ fn an_index_that_is_not_like_the_rows_is_refused() {
         let message = refused("start", start, 1);
         assert!(message.starts_with("base table: a wrong count of names"), "{message}");
     }
+    // A free slot that would pass for the root, under the first name of all.
+    let free = all.clone().find(|slot| !used(*slot)).unwrap();
+    let message = refused("free slot", at.lines.start + 64 * (free / 4) + 8 * (free % 4), 3);
+    assert!(message.starts_with("base table: a free index slot with a key"), "{message}");
     // A slot less, and all tags of the line as they were.
     let mut bad = good.clone();
     bad[key..key + 8].fill(0);

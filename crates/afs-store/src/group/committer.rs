@@ -131,6 +131,7 @@ impl<S: GroupStore> Shared<S> {
         for flusher in flushers.iter() {
             flushed.append(flusher.flush()?);
         }
+        flushed.check()?;
         let last = self.position(taken.last);
         self.store.commit(&Group { last, flushed: &flushed, batches: &taken.batches })?;
         for flusher in flushers.iter() {
