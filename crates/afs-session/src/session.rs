@@ -8,10 +8,12 @@
 //! cannot come (it was open before a crash, or in the parent of a fork), together with a later change ([`State::due_reaps`]).
 //! Deliberately absent: waiting for durability (callers decide) and every rule about trees (`afs-core`).
 
+mod handles;
+mod life;
 mod watch;
 
 use crate::family::Family;
-use crate::records::{HeadRec, LayerRec, StartRec, Stored, head_key, layer_key, op_key, start_key};
+use crate::records::{StartRec, Stored, op_key, start_key};
 use crate::segments;
 use crate::shared::Shared;
 use afs_core::extent::Content;
@@ -25,6 +27,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 
+pub(crate) use life::apply_seals;
 pub use watch::{Invalidation, WatchGuard};
 use watch::{Watchers, news, tell};
 
@@ -614,215 +617,10 @@ impl Session {
             }
         }
     }
-
-    /// Makes sure the session has a layer of its own to append to, and that it does not grow without end: loading a session costs
-    /// the records that nobody has folded.
-    fn open_layer(&self, state: &mut State, batch: &mut Batch) -> Result<Option<Opened>> {
-        let full = state.seq - state.place.start_seq >= self.shared.config.layer_records;
-        if state.place.is_owned() && !full && state.start.is_some() {
-            return Ok(None);
-        }
-        let seq = state.base_seq();
-        let layer = self.shared.new_layer()?;
-        let depth = state.place.depth + 1;
-        let record = LayerRec { parent: state.place.layer, delta_parent: None, seq, entries: 0, depth };
-        batch.put_with(Space::Layer, layer_key(layer), |e| record.encode_to(e));
-        let head = HeadRec { layer, owned: true, seq };
-        batch.put_with(Space::Session, head_key(&self.id), |e| head.encode_to(e));
-        let job = self.fold_job(state, state.last);
-        state.segment = segments::NONE;
-        let start = Some(Box::new(state.tree.clone()));
-        let next = Place { layer, depth, start, start_seq: seq };
-        Ok(Some(Opened { before: std::mem::replace(&mut state.place, next), job }))
-    }
-
-    /// The session's own layer as it is now, to be folded once it is closed.
-    fn fold_job(&self, state: &State, after: Position) -> Option<Box<FoldJob>> {
-        let below = state.place.start.as_deref()?.clone();
-        Some(Box::new(FoldJob { below, cut: state.cut().to_cut(), after, session: self.me.clone() }))
-    }
-
-    /// Freezes this instant, so that others can stand on it. `batch` adds what the caller makes of it, and takes of it what the caller keeps;
-    /// all is one batch. The layer is not appended to any more; the next change opens a new one.
-    pub(crate) fn cut<R>(
-        &self,
-        batch: impl FnOnce(&CutRef<'_>, &mut Batch) -> Result<R>,
-    ) -> Result<(R, Position, Option<Box<FoldJob>>)> {
-        self.prepare()?;
-        let mut guard = self.state.write();
-        guard.check(&self.id)?;
-        self.freeze(&mut guard, batch)
-    }
-
-    fn freeze<R>(
-        &self,
-        state: &mut State,
-        batch: impl FnOnce(&CutRef<'_>, &mut Batch) -> Result<R>,
-    ) -> Result<(R, Position, Option<Box<FoldJob>>)> {
-        let mut changes = Batch::new();
-        if state.place.is_owned() {
-            let head = HeadRec { layer: state.place.layer, owned: false, seq: state.seq };
-            changes.put_with(Space::Session, head_key(&self.id), |e| head.encode_to(e));
-        }
-        let kept = batch(&state.cut(), &mut changes)?;
-        let at = if changes.is_empty() { state.last } else { self.shared.submit(changes)? };
-        state.last = state.last.max(at);
-        let job = self.fold_job(state, at);
-        // Nothing is appended to this layer any more: let go of the nodes that only its start needs.
-        state.place.start = None;
-        Ok((kept, at, job))
-    }
-
-    /// Ends the session's life in RAM together with a batch, unless somebody uses it. From here on its holders are refused.
-    pub(crate) fn archive(&self, batch: impl FnOnce(&mut Batch)) -> Result<(Position, Option<Box<FoldJob>>)> {
-        self.prepare()?;
-        let mut guard = self.state.write();
-        guard.check(&self.id)?;
-        if guard.in_use() {
-            return Err(in_use(&self.id).next("unmount it first: aether unmount --all"));
-        }
-        let ((), at, job) = self.freeze(&mut guard, |_, changes| {
-            batch(changes);
-            Ok(())
-        })?;
-        guard.life = Life::Archived;
-        Ok((at, job))
-    }
-
-    /// Refuses every call from now on, unless somebody uses the session and `force` is not given. Returns what was submitted last.
-    pub(crate) fn end(&self, force: bool) -> Result<Position> {
-        let mut state = self.state.write();
-        state.check(&self.id)?;
-        if state.in_use() && !force {
-            return Err(in_use(&self.id).next("unmount it first, or delete with force"));
-        }
-        state.life = Life::Deleted;
-        Ok(state.last)
-    }
-
-    /// Takes [`Session::end`] back: the journal did not take the deletion.
-    pub(crate) fn revive(&self) {
-        self.state.write().life = Life::Open;
-    }
-
-    /// Puts the session on another instant of its family (a restore), if it still is at `if_revision`. The sequence number
-    /// grows by one. `batch` sees the instant before, to keep it; if it fails nothing has changed.
-    pub(crate) fn jump(
-        &self,
-        to: &Cut,
-        if_revision: Option<u64>,
-        batch: impl FnOnce(&CutRef<'_>, u64, &mut Batch) -> Result<()>,
-    ) -> Result<(Stamp, Option<Box<FoldJob>>)> {
-        self.prepare()?;
-        let mut guard = self.state.write();
-        let state = &mut *guard;
-        state.check(&self.id)?;
-        if if_revision.is_some_and(|want| want != state.seq) {
-            let message = format!("{} is at revision {}, not the one given", self.id, state.seq);
-            return Err(Error::new(Reason::RevisionMismatch, message).with("revision", state.seq.to_string()));
-        }
-        let seq = state.base_seq() + 1;
-        let mut changes = Batch::new();
-        let head = HeadRec { layer: to.layer, owned: false, seq };
-        changes.put_with(Space::Session, head_key(&self.id), |e| head.encode_to(e));
-        let went_on = self.note_start(state, &mut changes);
-        batch(&state.cut(), seq, &mut changes)?;
-        let at = self.shared.submit(changes)?;
-        state.start = Some(went_on);
-        let job = self.fold_job(state, at);
-        state.tree = to.tree.clone();
-        state.place = Place { layer: to.layer, depth: to.depth, start: None, start_seq: seq };
-        (state.seq, state.last, state.changed_ns) = (seq, at, self.shared.now_ns());
-        if state.tree.unnamed().next().is_some() && state.reap_after_ns == i64::MAX {
-            // They were open when that instant was kept; who has them open now is known.
-            state.reap_after_ns = i64::MIN;
-        }
-        let all = Invalidation { all: true, seq, ..Invalidation::default() };
-        tell(state.watchers.as_deref(), 0, std::slice::from_ref(&all));
-        Ok((Stamp { seq, at }, job))
-    }
-
-    /// Replaces bytes of the data log by the blobs they were sealed to: another form of the same content, so it has no sequence number,
-    /// no record and nobody is told. What has changed since `sealed_tree`'s instant is left alone.
-    pub(crate) fn adopt(&self, sealed: &[Sealed], was: &Tree, sealed_tree: &Tree) {
-        {
-            let mut guard = self.state.write();
-            let state = &mut *guard;
-            if state.tree.same_as(was) && !state.place.is_owned() {
-                state.tree = sealed_tree.clone();
-                return;
-            }
-        }
-        // In pieces, so that no writer waits for thousands of files.
-        for some in sealed.chunks(ADOPT_FILES) {
-            let mut guard = self.state.write();
-            let state = &mut *guard;
-            apply_seals(&mut state.tree, some);
-        }
-    }
-
-    /// Records in the session's own layer that a fold would replace.
-    pub(crate) fn unfolded(&self) -> u64 {
-        let state = self.state.read();
-        if state.place.is_owned() { state.seq - state.place.start_seq } else { 0 }
-    }
-    /// When it last changed, if it has records that nobody folded.
-    pub(crate) fn unfolded_since(&self) -> Option<i64> {
-        let state = self.state.read();
-        (state.life == Life::Open && state.place.is_owned()).then_some(state.changed_ns)
-    }
-
-    /// Keeps an inode alive while it has no name.
-    pub(crate) fn hold(&self, ino: Ino) -> Result<()> {
-        let mut state = self.state.write();
-        state.check(&self.id)?;
-        state.tree.attr(ino).ok_or(Reason::Stale)?;
-        *state.handles.get_or_insert_default().entry(ino).or_insert(0) += 1;
-        Ok(())
-    }
-
-    /// An inode without a name could not be reaped with its last release: the next change that succeeds does it.
-    pub(crate) fn reap_later(&self) {
-        let mut state = self.state.write();
-        if state.reap_after_ns == i64::MAX {
-            state.reap_after_ns = i64::MIN;
-        }
-    }
-
-    /// Ends a hold, also of an inode that a restore has taken away, and of a session that is gone.
-    pub(crate) fn unhold(&self, ino: Ino) -> Unheld {
-        let mut guard = self.state.write();
-        let state = &mut *guard;
-        let Some(handles) = state.handles.as_mut() else { return Unheld::Nothing };
-        let Some(count) = handles.get_mut(&ino) else { return Unheld::Nothing };
-        *count -= 1;
-        if *count > 0 {
-            return Unheld::Hold;
-        }
-        handles.remove(&ino);
-        if handles.is_empty() {
-            state.handles = None;
-        }
-        let orphan = state.life == Life::Open && state.tree.attr(ino).is_some_and(|a| a.nlink == 0);
-        if orphan { Unheld::Inode } else { Unheld::Hold }
-    }
 }
 
 /// How long mounts from before a restart have to come back.
 const REOPEN_NS: i64 = limits::MOUNT_LEASE_MS as i64 * 1_000_000;
-
-/// Files that take over their sealed content in one go.
-const ADOPT_FILES: usize = 256;
-
-/// The same bytes under other names, for files that are still at the version that was sealed.
-pub(crate) fn apply_seals(tree: &mut Tree, sealed: &[Sealed]) {
-    for (ino, version, content) in sealed {
-        if tree.attr(*ino).is_some_and(|a| a.version == *version) {
-            let op = Op::Seal { ino: *ino, version: *version, content: content.clone() };
-            tree.apply(&op, 0);
-        }
-    }
-}
 
 /// The error for a session that was put away.
 pub(crate) fn archived(id: &SessionId) -> Error {
@@ -835,8 +633,4 @@ fn too_many(most: usize) -> Error {
     Error::new(Reason::MessageTooLarge, format!("one call changes at most {most} inodes and names"))
         .with("limit", most.to_string())
         .next("do it in parts, for example directory by directory")
-}
-
-fn in_use(id: &SessionId) -> Error {
-    Error::new(Reason::InUse, format!("{id} has files open or mounts attached"))
 }
