@@ -354,17 +354,18 @@ pub(crate) fn commits_repository(mirror: &Path) -> Result<PathBuf> {
     }
 }
 
-/// A reference goes to git as an argument: nothing that is an option, a pattern or a range.
+/// Whether this may be a reference. It goes to git as an argument: nothing that is an option, a pattern or a range.
+pub fn is_reference(name: &str) -> bool {
+    let is_odd = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '*' | '?' | '[' | '\\' | ':');
+    (1..=1024).contains(&name.len())
+        && !name.starts_with('-')
+        && !name.contains("..")
+        && !name.chars().any(is_odd)
+}
+
 fn check_reference(name: &str) -> Result<()> {
-    let bad = name.is_empty()
-        || name.len() > 1024
-        || name.starts_with('-')
-        || name.contains("..")
-        || name
-            .chars()
-            .any(|c| c.is_control() || c.is_whitespace() || matches!(c, '*' | '?' | '[' | '\\' | ':'));
-    match bad {
-        false => Ok(()),
-        true => Err(Error::invalid("reference", "a branch, tag, HEAD or commit name")),
+    match is_reference(name) {
+        true => Ok(()),
+        false => Err(Error::invalid("reference", "a branch, tag, HEAD or commit name")),
     }
 }

@@ -51,7 +51,7 @@ pub fn push(
         return Err(Error::invalid("branch", "a branch name as `git check-ref-format --branch` takes it"));
     }
     if expect.is_some_and(|e| !e.is_empty() && parse_hex(e.as_bytes()).is_none()) {
-        return Err(Error::invalid("expect", "a commit id of 40 hexadecimal digits, or empty"));
+        return Err(Error::invalid("if_branch_oid", "a commit id of 40 hexadecimal digits, or empty"));
     }
     let commits = commits_repository(mirror)?;
     let mirrors = mirror.parent().unwrap_or(mirror).to_owned();

@@ -126,7 +126,7 @@ impl Ledger {
         seq: u64,
         findings: &mut Vec<String>,
     ) {
-        let tree = node.engine.tree_named(session, name);
+        let tree = node.engine.tree_named(session, "base", name);
         match tree.and_then(|(_, tree)| digest(&tree, &node.blobs)) {
             Err(error) => findings.push(format!("{name} of {session}: {error}")),
             Ok(digest) => match self.instant(session, seq) {

@@ -51,6 +51,14 @@ pub(crate) fn path(name: &str, text: &str) -> Result<SessionPath> {
     field(name, SessionPath::parse_text(text))
 }
 
+/// The path of something to change: one that was forgotten is not the root.
+pub(crate) fn path_to_change(name: &str, text: &str) -> Result<SessionPath> {
+    if text.is_empty() {
+        return field(name, Err(Error::invalid("path", "a path; `/` is the root")));
+    }
+    path(name, text)
+}
+
 /// A request id, if there is one.
 pub(crate) fn request_id(text: &str) -> Result<Option<RequestId>> {
     RequestId::parse(text)

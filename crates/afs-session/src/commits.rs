@@ -258,7 +258,12 @@ impl Engine {
     }
 
     /// The tree that a name stands for: `base`, `live` (or empty), a checkpoint or commit id, or another session's id.
-    pub fn tree_named(&self, session: &SessionId, name: &str) -> Result<(VersionId, Tree)> {
+    pub fn tree_named(
+        &self,
+        session: &SessionId,
+        field: &'static str,
+        name: &str,
+    ) -> Result<(VersionId, Tree)> {
         let live = |id: &SessionId| {
             let s = self.session(id)?;
             Ok::<_, Error>((s.family().version.clone(), s.tree()))
@@ -281,7 +286,7 @@ impl Engine {
                 Ok((rec.version.clone(), self.instant(&rec.version, rec.layer)?.tree))
             }
             id => live(&SessionId::parse(id).map_err(|_| {
-                Error::invalid("base", "`base`, `live`, or the id of a checkpoint, commit or session")
+                Error::invalid(field, "`base`, `live`, or the id of a checkpoint, commit or session")
             })?),
         }
     }
@@ -294,8 +299,8 @@ impl Engine {
         target: &str,
     ) -> Result<(Tree, Tree, Vec<PathChange>)> {
         let base = if base.is_empty() { "base" } else { base };
-        let (old_version, old) = self.tree_named(session, base)?;
-        let (new_version, new) = self.tree_named(session, target)?;
+        let (old_version, old) = self.tree_named(session, "base", base)?;
+        let (new_version, new) = self.tree_named(session, "target", target)?;
         if old_version != new_version {
             return Err(Error::new(
                 Reason::WrongState,

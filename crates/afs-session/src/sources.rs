@@ -89,6 +89,9 @@ impl Engine {
     pub fn create_source(self: &Arc<Self>, want: CreateSource) -> Result<SourceInfo> {
         check_text("display_name", &want.display_name)?;
         check_labels(&want.labels)?;
+        if let ImportSpec::Git { reference: Some(reference), .. } = &want.spec {
+            check_reference("spec.git.ref", reference)?;
+        }
         let print = format!("{want:?}");
         let attempt = match self.begin("CreateSource", want.request_id.as_ref(), &[print.as_bytes()])? {
             Begin::Done(ids) => return self.get_source(&SourceId::parse(&ids[0])?),
@@ -164,8 +167,15 @@ impl Engine {
     /// Imports a source again when it has changed: now, or after the import that runs, which may have looked before the change. Sessions keep
     /// the version they have.
     pub fn refresh_source(self: &Arc<Self>, id: &SourceId, reference: Option<String>) -> Result<SourceInfo> {
+        if let Some(reference) = &reference {
+            // Before it takes the place of one that may be right.
+            check_reference("ref", reference)?;
+        }
         let _turn = self.source_turns.lock();
         let mut record = self.source_record(id)?;
+        if reference.is_some() && record.kind != "git" {
+            return Err(Error::invalid("ref", "none: only what comes from git has references"));
+        }
         if let Some(reference) = reference
             && record.reference.as_ref() != Some(&reference)
         {
@@ -376,4 +386,12 @@ pub(crate) fn spec_of(record: &SourceRec) -> ImportSpec {
 fn spec_key(record: &SourceRec) -> Vec<u8> {
     let reference = record.reference.as_deref().filter(|_| record.kind == "git").unwrap_or("");
     format!("spec\0{}\0{}\0{reference}", record.kind, record.location).into_bytes()
+}
+
+/// Refuses what git would not take for a reference.
+fn check_reference(field: &'static str, reference: &str) -> Result<()> {
+    if afs_base::is_reference(reference) {
+        return Ok(());
+    }
+    Err(Error::invalid(field, "a branch, a tag, HEAD or a commit id"))
 }

@@ -1,7 +1,7 @@
 //! Change sets as the engine takes them. An error names the change and the field: `changes[3].write.path`.
 
 use super::wire::{precondition, replacements};
-use crate::reply::{path, revision};
+use crate::reply::{path_to_change, revision};
 use afs_proto::v1;
 use afs_session::paths::{Change, ChangeOp, ChangeSet};
 use afs_types::{Error, Reason, Result, SessionPath, limits, unescape};
@@ -22,7 +22,7 @@ pub(crate) fn change_set(r: v1::SubmitChangesRequest) -> Result<ChangeSet> {
 
 fn one(n: usize, change: v1::Change) -> Result<Change> {
     let field = |name: &str| format!("changes[{n}].{name}");
-    let at = |name: &str, text: &str| -> Result<SessionPath> { path(&field(name), text) };
+    let at = |name: &str, text: &str| -> Result<SessionPath> { path_to_change(&field(name), text) };
     let mode = |name: &str, mode: u32| -> Result<Option<u32>> {
         match mode {
             0 => Ok(None),

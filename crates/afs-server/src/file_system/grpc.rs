@@ -7,7 +7,7 @@ use crate::intake::Arrived;
 use crate::pool::{Weigh, durable};
 use crate::queues;
 use crate::raw::body_reader;
-use crate::reply::{Reply, fail, field, level, optional, page_size, path, reply, waits};
+use crate::reply::{Reply, fail, field, level, optional, page_size, path, path_to_change, reply, waits};
 use afs_proto::v1;
 use afs_proto::v1::MutationResponse;
 use afs_proto::v1::file_system_service_server::FileSystemService;
@@ -296,14 +296,16 @@ impl FileSystemService for FileSystem {
 
     async fn create_directory(&self, r: Request<v1::CreateDirectoryRequest>) -> Reply<MutationResponse> {
         let r = r.into_inner();
-        let (path, by) = (path("path", &r.path).map_err(fail)?, wire::by(&r.request_id).map_err(fail)?);
+        let (path, by) =
+            (path_to_change("path", &r.path).map_err(fail)?, wire::by(&r.request_id).map_err(fail)?);
         let mode = wire::mode("mode", r.mode).map_err(fail)?;
         self.change(&r.session_id, r.durability, move |f| f.mkdir(&path, mode, r.parents, &by)).await
     }
 
     async fn create_symlink(&self, r: Request<v1::CreateSymlinkRequest>) -> Reply<MutationResponse> {
         let r = r.into_inner();
-        let (path, by) = (path("path", &r.path).map_err(fail)?, wire::by(&r.request_id).map_err(fail)?);
+        let (path, by) =
+            (path_to_change("path", &r.path).map_err(fail)?, wire::by(&r.request_id).map_err(fail)?);
         let target = unescape(&r.target);
         self.change(&r.session_id, r.durability, move |f| f.symlink(&path, &target, &by)).await
     }
@@ -311,14 +313,17 @@ impl FileSystemService for FileSystem {
     async fn create_hard_link(&self, r: Request<v1::CreateHardLinkRequest>) -> Reply<MutationResponse> {
         let r = r.into_inner();
         let source = path("source", &r.source).map_err(fail)?;
-        let (path, by) = (path("path", &r.path).map_err(fail)?, wire::by(&r.request_id).map_err(fail)?);
+        let (path, by) =
+            (path_to_change("path", &r.path).map_err(fail)?, wire::by(&r.request_id).map_err(fail)?);
         self.change(&r.session_id, r.durability, move |f| f.hard_link(&source, &path, &by)).await
     }
 
     async fn move_path(&self, r: Request<v1::MovePathRequest>) -> Reply<MutationResponse> {
         let r = r.into_inner();
-        let (from, to) =
-            (path("source", &r.source).map_err(fail)?, path("destination", &r.destination).map_err(fail)?);
+        let (from, to) = (
+            path_to_change("source", &r.source).map_err(fail)?,
+            path_to_change("destination", &r.destination).map_err(fail)?,
+        );
         let (by, wanted) = (wire::by(&r.request_id).map_err(fail)?, wire::precondition(r.precondition));
         let overwrite = r.overwrite;
         self.change(&r.session_id, r.durability, move |f| f.move_path(&from, &to, overwrite, &wanted, &by))
@@ -328,7 +333,7 @@ impl FileSystemService for FileSystem {
     async fn copy_path(&self, r: Request<v1::CopyPathRequest>) -> Reply<MutationResponse> {
         let r = r.into_inner();
         let by = wire::by(&r.request_id).map_err(fail)?;
-        let destination = path("destination", &r.destination).map_err(fail)?;
+        let destination = path_to_change("destination", &r.destination).map_err(fail)?;
         let from = CopyFrom {
             session: optional("source_session_id", &r.source_session_id, SessionId::parse).map_err(fail)?,
             path: path("source", &r.source).map_err(fail)?,
@@ -340,14 +345,16 @@ impl FileSystemService for FileSystem {
 
     async fn remove_path(&self, r: Request<v1::RemovePathRequest>) -> Reply<MutationResponse> {
         let r = r.into_inner();
-        let (path, by) = (path("path", &r.path).map_err(fail)?, wire::by(&r.request_id).map_err(fail)?);
+        let (path, by) =
+            (path_to_change("path", &r.path).map_err(fail)?, wire::by(&r.request_id).map_err(fail)?);
         let (recursive, wanted) = (r.recursive, wire::precondition(r.precondition));
         self.change(&r.session_id, r.durability, move |f| f.remove(&path, recursive, &wanted, &by)).await
     }
 
     async fn set_attributes(&self, r: Request<v1::SetAttributesRequest>) -> Reply<MutationResponse> {
         let r = r.into_inner();
-        let (path, by) = (path("path", &r.path).map_err(fail)?, wire::by(&r.request_id).map_err(fail)?);
+        let (path, by) =
+            (path_to_change("path", &r.path).map_err(fail)?, wire::by(&r.request_id).map_err(fail)?);
         let (session, durability) = (r.session_id.clone(), r.durability);
         let set = wire::set_attributes(r).map_err(fail)?;
         self.change(&session, durability, move |f| f.set_attributes(&path, &set, &by)).await

@@ -1,6 +1,6 @@
 //! Requests for files as the engine takes them, and its answers as messages.
 
-use crate::reply::{level, path, request_id, revision};
+use crate::reply::{level, path_to_change, request_id, revision};
 use afs_proto::{timestamp, timestamp_ns, v1};
 use afs_session::paths::{
     By, Edited, Entry, FileEdit, GrepMatch, Patch, PatchFormat, Patched, Precondition, Replacement,
@@ -82,7 +82,7 @@ pub(crate) fn write_options(header: v1::WriteFileHeader) -> Result<(SessionPath,
         at,
         digest: digest(&header.digest)?,
     };
-    Ok((path("path", &header.path)?, options))
+    Ok((path_to_change("path", &header.path)?, options))
 }
 
 fn digest(text: &str) -> Result<Option<[u8; 32]>> {

@@ -300,3 +300,53 @@ async fn writes_go_where_they_are_told() {
     client.write_with(header(json!({"digest": digest})), b"").await.unwrap();
     assert_eq!(client.read(&id, "/f").await.unwrap(), b"");
 }
+
+/// A generator of odd requests found these: what was forgotten or wrong was taken for something else, or another field was blamed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_forgotten_or_wrong_is_named_and_changes_nothing() {
+    let mut server = Server::start().await;
+    let repo = server.repository();
+    for client in server.both().await {
+        let id = tree(&client).await;
+        let root = client.ok("FileSystem.Stat", with(&id, json!({"path": "/"}))).await;
+        for (method, body, field) in [
+            ("FileSystem.SetAttributes", json!({"mode": 0o700}), "path"),
+            ("FileSystem.SubmitChanges", json!({"changes": [{"chmod": {}}]}), "changes[0].chmod.path"),
+            ("FileSystem.CreateDirectory", json!({}), "path"),
+            ("FileSystem.MovePath", json!({"source": "/a.txt"}), "destination"),
+            ("FileSystem.Stat", json!({"path": "/a.txt", "checkpoint_id": "x"}), "checkpoint_id"),
+        ] {
+            let problem = client.refused(method, with(&id, body)).await;
+            assert_eq!(
+                (&problem.reason[..], problem.metadata.get("field").map(String::as_str)),
+                ("INVALID_ARGUMENT", Some(field)),
+                "{method}: {problem:?}"
+            );
+        }
+        assert_eq!(client.ok("FileSystem.Stat", with(&id, json!({"path": "/"}))).await, root);
+        // A reference that git would not take does not replace one that is right.
+        let source =
+            client.ok("Source.CreateSource", json!({"spec": {"git": {"url": repo, "ref": "main"}}})).await;
+        let source = json!({"source_id": source["source_id"], "wait_seconds": 60});
+        for bad in ["a..b", "-x", "*", "a b"] {
+            let refresh = json!({"source_id": source["source_id"], "ref": bad});
+            let problem = client.refused("Source.RefreshSource", refresh).await;
+            assert_eq!(problem.metadata.get("field").map(String::as_str), Some("ref"), "{problem:?}");
+            let create = json!({"spec": {"git": {"url": repo, "ref": bad}}});
+            let problem = client.refused("Source.CreateSource", create).await;
+            assert_eq!(
+                problem.metadata.get("field").map(String::as_str),
+                Some("spec.git.ref"),
+                "{problem:?}"
+            );
+        }
+        client.ok("Source.RefreshSource", json!({"source_id": source["source_id"]})).await;
+        let ready = client.ok("Source.GetSource", source).await;
+        assert_eq!(
+            (&ready["state"], &ready["spec"]["git"]["ref"]),
+            (&json!("RESOURCE_STATE_READY"), &json!("main")),
+            "{ready}"
+        );
+    }
+    server.stop().await;
+}

@@ -108,7 +108,7 @@ impl Files<'_> {
         if name.is_empty() {
             return Ok(self.view());
         }
-        let (_, tree) = self.engine.tree_named(self.session.id(), name)?;
+        let (_, tree) = self.engine.tree_named(self.session.id(), "checkpoint_id", name)?;
         Ok(self.session.view_of(tree, 0))
     }
 }

@@ -148,7 +148,7 @@ fn checkpoints_of_fresh_sessions_of_two_bases_show_each_its_own() {
         let session = session_of(name);
         let checkpoint = rig.engine.checkpoint(&session, "", "", None).unwrap().id;
         // Neither has a layer of its own yet.
-        let (_, tree) = rig.engine.tree_named(&session, checkpoint.as_str()).unwrap();
+        let (_, tree) = rig.engine.tree_named(&session, "base", checkpoint.as_str()).unwrap();
         assert!(tree.lookup(ROOT_INO, name.as_bytes()).is_some(), "{name} shows the other base");
         let fork = Fork { checkpoint: Some(checkpoint), ..Fork::of(session) };
         let fork = rig.engine.fork(&fork).unwrap().remove(0).id;
