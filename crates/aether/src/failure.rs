@@ -10,13 +10,14 @@
 //! | 5 | denied |
 //! | 6 | unavailable, or timed out |
 //! | 8 | a quota or limit is reached, or the disk is full |
-//! | 130 | interrupted |
+//! | 130, 143 | interrupted, ended by SIGTERM |
 
 use crate::output::{Style, json_text, shown};
 use afs_client::Problem;
 use afs_types::{Error, Kind, Reason};
 
 pub(crate) const INTERRUPTED: u8 = 130;
+pub(crate) const TERMINATED: u8 = 143;
 
 /// The exit code of an error.
 pub(crate) fn exit_code(reason: Reason) -> u8 {

@@ -7,7 +7,7 @@
 //! characters as `\u` escapes; `--null` and `fs cat` give the bytes.
 
 use afs_types::{is_hidden, show, unescape};
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde::Serialize;
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -157,16 +157,52 @@ pub(crate) fn json_text<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<
 }
 
 /// A table without lines, as other tools print them. Every cell is [`shown`].
-pub(crate) fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(head);
-    for row in rows {
-        table.add_row(row.map(|cell| shown(&cell)));
+pub(crate) fn table<const N: usize>(
+    head: [&'static str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
+    Listing::new(head).page(rows)
+}
+
+/// Blanks between two columns.
+const GAP: u16 = 2;
+
+/// A [`table`] that is printed page by page: columns keep their width, and only grow.
+pub(crate) struct Listing<const N: usize> {
+    /// Before the first page.
+    head: Option<[&'static str; N]>,
+    widths: [u16; N],
+}
+
+impl<const N: usize> Listing<N> {
+    pub(crate) fn new(head: [&'static str; N]) -> Self {
+        Self { head: Some(head), widths: [0; N] }
     }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
+
+    /// The next rows, the first time below the head.
+    pub(crate) fn page(&mut self, rows: impl IntoIterator<Item = [String; N]>) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        let mut is_empty = self.head.is_none();
+        if let Some(head) = self.head.take() {
+            table.set_header(head);
+        }
+        for row in rows {
+            is_empty = false;
+            table.add_row(row.map(|cell| shown(&cell)));
+        }
+        if is_empty {
+            return String::new();
+        }
+        for (width, wanted) in self.widths.iter_mut().zip(table.column_max_content_widths()) {
+            *width = wanted.max(*width);
+        }
+        for (column, width) in table.column_iter_mut().zip(self.widths) {
+            column.set_padding((0, GAP));
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width.saturating_add(GAP))));
+        }
+        table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
     }
-    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
 /// `name: value` lines, empty values left out. Every value is [`shown`].
@@ -208,6 +244,18 @@ mod tests {
         assert!(is_harmless(&list) && list.lines().count() == 2, "{list}");
         let text = paragraph(&Style::plain(), "message", "one\nbranch main\x1b[A\n");
         assert_eq!(text, "message\n    one\n    branch main\\u{1b}[A\n");
+    }
+
+    #[test]
+    fn pages_of_a_listing_stand_below_each_other() {
+        let row = |a: &str, b: &str| [a.to_owned(), b.to_owned()];
+        let mut listing = Listing::new(["ID", "NAME"]);
+        assert_eq!(listing.page([row("sess_long", "x")]), "ID         NAME\nsess_long  x\n");
+        assert_eq!(listing.page([row("s", "y")]), "s          y\n");
+        assert_eq!(listing.page([]), "");
+        assert_eq!(listing.page([row("sess_longer", "z")]), "sess_longer  z\n");
+        assert_eq!(listing.page([row("s", "y")]), "s            y\n");
+        assert_eq!(Listing::new(["ID", "NAME"]).page([]), "ID  NAME\n");
     }
 
     #[test]

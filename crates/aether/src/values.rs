@@ -91,10 +91,9 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 
 /// Octal permission bits.
 pub(crate) fn permissions(text: &str) -> Result<u32, String> {
-    u32::from_str_radix(text, 8)
-        .ok()
-        .filter(|m| *m <= 0o7777)
-        .ok_or_else(|| "want octal permission bits, e.g. 644".into())
+    u32::from_str_radix(text, 8).ok().filter(|m| *m <= 0o7777).ok_or_else(|| {
+        "want octal permission bits, e.g. 644 (symbolic ones such as u+x are not taken)".into()
+    })
 }
 
 /// `REPOSITORY[@REF]`. An `@` in a user name (`git@host:path`, `https://me@host/path`) is not a ref.
@@ -108,7 +107,9 @@ pub(crate) fn split_ref(text: &str) -> (&str, Option<&str>) {
             _ => 0,
         },
     };
-    match text[start..].rfind('@') {
+    // `@{1}` and its like belong to the ref.
+    let is_part = |at: &usize| text[start + at + 1..].starts_with('{');
+    match text[start..].rmatch_indices('@').map(|(at, _)| at).find(|at| !is_part(at)) {
         Some(at) if at > 0 && at + 1 < text.len() - start => {
             (&text[..start + at], Some(&text[start + at + 1..]))
         }
@@ -144,6 +145,9 @@ mod tests {
             ("https://me@host/repo", ("https://me@host/repo", None)),
             ("https://me@host/repo.git@v1.2", ("https://me@host/repo.git", Some("v1.2"))),
             ("repo@", ("repo@", None)),
+            ("repo@main@{1}", ("repo", Some("main@{1}"))),
+            ("repo@HEAD~1", ("repo", Some("HEAD~1"))),
+            ("repo@v1^{}", ("repo", Some("v1^{}"))),
         ] {
             assert_eq!(split_ref(text), want, "{text}");
         }

@@ -108,12 +108,13 @@ impl GitDir<'_> {
         Ok(())
     }
 
-    /// `checkStat = minimal`: git compares size, mode and whole seconds, which are the same in every mount. `fsmonitor`: git asks
-    /// the mount what changed, by a name that leads to the answer; where there is none, everything did.
+    /// `fsmonitor`: git asks the mount what changed, by a name that leads to the answer; where there is none, everything did. What it is told of it looks at as
+    /// everywhere, inode number and time of change included: all files of a base have one modification time, so that size and that alone would not tell
+    /// files that have changed places.
     fn config(&self) -> String {
         let mut text = format!(
             "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\tlogallrefupdates = true\n\
-             \tcheckStat = minimal\n\ttrustctime = false\n\tuntrackedCache = true\n\tfsmonitorHookVersion = 2\n\
+             \tuntrackedCache = true\n\tfsmonitorHookVersion = 2\n\
              \tfsmonitor = {}\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n\
              [remote \"origin\"]\n\turl = {}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n",
             quoted(MONITOR),

@@ -110,6 +110,10 @@ impl GitBase {
 pub trait Progress: Sync {
     /// `done` of `total` steps of a phase. Called often, from several threads: must be cheap.
     fn update(&self, phase: &str, done: u64, total: Option<u64>);
+    /// The same where the steps are bytes, and nobody knows how many there will be.
+    fn bytes(&self, phase: &str, done: u64) {
+        self.update(phase, done, None);
+    }
     /// True to stop at the next occasion.
     fn cancelled(&self) -> bool;
 }

@@ -46,6 +46,8 @@ pub(crate) struct Walk<'a> {
     changed: Condvar,
     pub(crate) dirs: AtomicU64,
     pub(crate) files: AtomicU64,
+    /// Read so far, those of the files under way too.
+    bytes: AtomicU64,
     /// Inodes with several names that some thread has read or is reading.
     claimed: Mutex<HashSet<(u64, u64)>>,
     /// Our own directories: importing them would never end.
@@ -60,6 +62,9 @@ struct Queue {
     working: usize,
     stop: bool,
 }
+
+/// How many bytes make a word of progress: a tenth of a second or less.
+const TELL_BYTES: u64 = 8 << 20;
 
 /// Directories that wait with their parent's descriptor open.
 const MAX_WAITING_OPEN: usize = 200;
@@ -90,11 +95,13 @@ pub(crate) fn import(
         changed: Condvar::new(),
         dirs: AtomicU64::new(1),
         files: AtomicU64::new(0),
+        bytes: AtomicU64::new(0),
         claimed: Mutex::default(),
         own: own.map(|m| (m.dev(), m.ino())).collect(),
         progress,
     };
     let target = Target::new(blobs);
+    walk.tell();
     let found = walk.run(&target)?;
     progress.update("writing the table", 0, None);
     builder.root(Found::of(b"", &attributes).entry(NodeKind::Dir));
@@ -230,6 +237,22 @@ impl Walk<'_> {
         }
         drop(queue);
         self.changed.notify_all();
+    }
+
+    /// Bytes were read. An error if nobody wants the rest.
+    pub(crate) fn stored(&self, bytes: u64) -> Result<()> {
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before / TELL_BYTES == (before + bytes) / TELL_BYTES {
+            return Ok(());
+        }
+        self.tell();
+        if self.progress.cancelled() { Err(cancelled()) } else { Ok(()) }
+    }
+
+    /// Says how far it is. Bytes, since files may be of any size.
+    pub(crate) fn tell(&self) {
+        let files = self.files.load(Ordering::Relaxed);
+        self.progress.bytes(&format!("storing files ({files} so far)"), self.bytes.load(Ordering::Relaxed));
     }
 
     /// True for the first name of an inode: its finder reads the content.

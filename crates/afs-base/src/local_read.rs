@@ -140,9 +140,9 @@ pub(crate) fn read_dir(
     }
     reading.names = names;
     if reading.files >= 256 {
-        let all = walk.files.fetch_add(reading.files, Ordering::Relaxed) + reading.files;
+        walk.files.fetch_add(reading.files, Ordering::Relaxed);
         reading.files = 0;
-        walk.progress.update("storing files", all, None);
+        walk.tell();
     }
     Ok((files, more))
 }
@@ -242,7 +242,7 @@ fn read_file(
         return Ok(Some(found));
     }
     for _ in 0..TRIES {
-        let (size, blob) = store(&file, stat.st_size as u64, &mut reading.content, sink)?;
+        let (size, blob) = store(&file, stat.st_size as u64, reading, sink)?;
         let after = rustix::fs::fstat(&file)?;
         let same = unchanged(&stat, &after) && size == after.st_size as u64;
         stat = after;
@@ -253,7 +253,9 @@ fn read_file(
     }
     // Somebody keeps writing to it: as many bytes as it had a moment ago, as any copy would.
     let size = stat.st_size as u64;
-    Ok(Some(Found { size, content: Some(sink.put_file(&file, size)?), ..Found::of(name, &stat) }))
+    let walk = reading.walk;
+    let content = Some(sink.put_file(&file, size, &|n| walk.stored(n))?);
+    Ok(Some(Found { size, content, ..Found::of(name, &stat) }))
 }
 
 fn unchanged(a: &Stat, b: &Stat) -> bool {
@@ -261,15 +263,16 @@ fn unchanged(a: &Stat, b: &Stat) -> bool {
         == (b.st_size, b.st_mtime, b.st_mtime_nsec, b.st_ctime, b.st_ctime_nsec)
 }
 
-/// Stores what a file holds now. `buffer` is a byte larger than the largest small file, which shows its end.
+/// Stores what a file holds now. The buffer is a byte larger than the largest small file, which shows its end.
 fn store(
     file: &File,
     size: u64,
-    buffer: &mut [u8],
+    reading: &mut Reading<'_>,
     sink: &mut Sink<'_>,
 ) -> Result<(u64, Option<BlobId>), Failed> {
+    let (walk, buffer) = (reading.walk, &mut reading.content);
     if size >= limits::PACK_BLOB_BYTES {
-        return Ok((size, sink.put_file(file, size)?));
+        return Ok((size, sink.put_file(file, size, &|n| walk.stored(n))?));
     }
     let mut len = 0;
     while len < buffer.len() {
@@ -287,5 +290,6 @@ fn store(
         // It has grown: the caller sees that and comes again.
         return Ok((len as u64, None));
     }
+    walk.stored(len as u64)?;
     Ok((len as u64, sink.put(&buffer[..len])?))
 }

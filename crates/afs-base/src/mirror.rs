@@ -147,9 +147,11 @@ impl<'a> Source<'a> {
         match refs.sha256 {
             false => Ok(refs),
             true => {
-                let text = format!("{}: a repository with SHA-256 object names", self.remote.shown());
-                Err(Error::new(Reason::Unsupported, text)
-                    .next("convert it to SHA-1 object names, or import a checkout as a directory"))
+                let text = format!(
+                    "{}: a repository with SHA-256 object names, which are not supported yet: convert it to SHA-1 object names, or import its work tree as a directory (--local DIR)",
+                    self.remote.shown()
+                );
+                Err(Error::new(Reason::Unsupported, text))
             }
         }
     }
@@ -184,9 +186,18 @@ impl<'a> Source<'a> {
         if name == "HEAD" {
             return Error::invalid(
                 "reference",
-                format_args!("one that exists: {shown} has no commit that HEAD points to"),
+                format_args!(
+                    "one that exists: {shown} has no commit that HEAD points to; commit something first, name a branch, or start without files (--empty)"
+                ),
+            );
+        }
+        let is_expression = name.contains(['~', '^']) || name.contains("@{");
+        if is_expression && self.remote.local.is_none() {
+            return Error::invalid(
+                "reference",
+                format_args!("a branch, tag or commit id of {shown}, not {name:?}: expressions are understood in repositories on the server's machine only; `git rev-parse` in a clone prints the commit id"),
             )
-            .next("commit something first, or name a branch");
+            .with("reference", name);
         }
         Error::invalid("reference", format_args!("a branch, tag or commit of {shown}; {name:?} is none"))
             .with("reference", name)

@@ -76,12 +76,17 @@ impl Sink<'_> {
         blob.as_ref().map_or(Ok(true), |id| self.writer.reuse(id))
     }
 
-    /// Stores the first `len` bytes of a file.
-    pub(crate) fn put_file(&mut self, file: &File, len: u64) -> Result<Option<BlobId>> {
+    /// Stores the first `len` bytes of a file. `watch` is told of each piece of a large one, and may stop it.
+    pub(crate) fn put_file(
+        &mut self,
+        file: &File,
+        len: u64,
+        watch: &dyn Fn(u64) -> Result<()>,
+    ) -> Result<Option<BlobId>> {
         if len == 0 {
             return Ok(None);
         }
-        let id = self.writer.put_file(file, len)?;
+        let id = self.writer.put_file_watched(file, len, watch)?;
         self.note(id, len)
     }
 

@@ -4,14 +4,14 @@
 //! Comparing with another commit reads only the directories that differ.
 
 use crate::mirror::object_dirs;
-use crate::object::{Oid, parse_hex, parse_tree};
-use crate::packs::{Kind, Packs};
+use crate::object::{Mode, Oid, hex, parse_hex, parse_tree};
+use crate::packs::{Kind, Object, Packs};
 use afs_types::{Error, Result};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Names of a directory, and the trees of those that are directories.
-type Dir = HashMap<Vec<u8>, Option<Oid>>;
+/// What a directory has at each name.
+type Dir = HashMap<Vec<u8>, (Mode, Oid)>;
 
 /// The tree of one commit.
 pub struct Tracked {
@@ -37,12 +37,32 @@ impl Tracked {
 
     /// Whether a file, link or submodule is at this path. What git tracks is files: a directory is not tracked itself.
     pub fn holds(&mut self, path: &[&[u8]]) -> Result<bool> {
-        let Some((name, above)) = path.split_last() else { return Ok(false) };
+        Ok(self.leaf(path)?.is_some())
+    }
+
+    /// The blob of the file or link at this path.
+    pub fn blob_at(&mut self, path: &[&[u8]]) -> Result<Option<Oid>> {
+        Ok(self.leaf(path)?.filter(|(mode, _)| mode.is_blob()).map(|(_, oid)| oid))
+    }
+
+    /// What somebody sees in a blob; none if it is larger than 64 MiB.
+    pub fn with_blob<T>(&self, oid: &Oid, see: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
+        let place = self.packs.find(oid).ok_or_else(|| {
+            Error::invalid("blob", "the id of a blob that the mirror holds").with("oid", hex(oid))
+        })?;
+        Ok(match self.packs.reader().read_at(oid, place)? {
+            Object::Whole { bytes, .. } => Some(see(bytes)),
+            Object::TooLarge => None,
+        })
+    }
+
+    fn leaf(&mut self, path: &[&[u8]]) -> Result<Option<(Mode, Oid)>> {
+        let Some((name, above)) = path.split_last() else { return Ok(None) };
         let mut at = Vec::new();
         for part in above {
             let child = match self.dirs.get(&at).and_then(Option::as_ref) {
-                Some(dir) => dir.get(*part).copied().flatten(),
-                None => return Ok(false),
+                Some(dir) => tree_in(dir, part),
+                None => return Ok(None),
             };
             if !at.is_empty() {
                 at.push(b'/');
@@ -53,11 +73,12 @@ impl Tracked {
                 self.dirs.insert(at.clone(), dir);
             }
         }
-        Ok(self.dirs.get(&at).and_then(Option::as_ref).is_some_and(|dir| is_leaf(dir, name)))
+        let entry = self.dirs.get(&at).and_then(Option::as_ref).and_then(|dir| dir.get(*name));
+        Ok(entry.copied().filter(|(mode, _)| !mode.is_tree()))
     }
 
-    /// Visits every file, link and submodule of another commit's tree that is not at the same path in this one.
-    pub fn each_missing(&self, commit: &str, visit: &mut dyn FnMut(&[Vec<u8>])) -> Result<()> {
+    /// Visits every file, link and submodule of another commit's tree that is not the same at the same path in this one.
+    pub fn each_other(&self, commit: &str, visit: &mut dyn FnMut(&[Vec<u8>])) -> Result<()> {
         let oid = parse_hex(commit.as_bytes()).filter(|oid| self.packs.find(oid).is_some());
         let oid = oid.ok_or_else(|| {
             Error::invalid("commit", "the id of a commit that the mirror holds").with("oid", commit)
@@ -70,14 +91,14 @@ impl Tracked {
             }
             let shown = path.join(&b'/');
             let ours = ours.map_or(Ok(Dir::new()), |oid| self.read(&oid, &shown))?;
-            for (name, below) in self.read(&theirs, &shown)? {
-                match below {
-                    Some(tree) => {
-                        let same = ours.get(&name).copied().flatten();
-                        todo.push(([path.as_slice(), &[name]].concat(), tree, same));
+            for (name, (mode, oid)) in self.read(&theirs, &shown)? {
+                match mode {
+                    Mode::Tree => {
+                        let same = tree_in(&ours, &name);
+                        todo.push(([path.as_slice(), &[name]].concat(), oid, same));
                     }
-                    None if is_leaf(&ours, &name) => {}
-                    None => {
+                    _ if ours.get(&name) == Some(&(mode, oid)) => {}
+                    _ => {
                         path.push(name);
                         visit(&path);
                         path.pop();
@@ -92,10 +113,10 @@ impl Tracked {
         let mut reader = self.packs.reader();
         let bytes = reader.expect(oid, Kind::Tree)?;
         let entries = parse_tree(bytes, &|| path.to_vec())?;
-        Ok(entries.iter().map(|e| (e.name.to_vec(), e.mode.is_tree().then_some(e.oid))).collect())
+        Ok(entries.iter().map(|e| (e.name.to_vec(), (e.mode, e.oid))).collect())
     }
 }
 
-fn is_leaf(dir: &Dir, name: &[u8]) -> bool {
-    matches!(dir.get(name), Some(None))
+fn tree_in(dir: &Dir, name: &[u8]) -> Option<Oid> {
+    dir.get(name).filter(|(mode, _)| mode.is_tree()).map(|(_, oid)| *oid)
 }

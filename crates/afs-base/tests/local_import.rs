@@ -3,7 +3,7 @@
 
 mod common;
 
-use afs_base::{ImportSpec, NoProgress};
+use afs_base::{ImportSpec, NoProgress, Progress};
 use afs_core::base::{BaseTable, NodeKind};
 use afs_types::{ROOT_INO, Reason, SystemRng};
 use common::*;
@@ -12,7 +12,8 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Compares a base with the directory that it was made of.
 fn assert_same(world: &World, table: &BaseTable, dir: u64, path: &Path) {
@@ -323,4 +324,44 @@ fn too_deep_is_refused_by_name() {
         dir = fs::File::from(rustix::fs::openat(&dir, "d", flags, rustix::fs::Mode::empty()).unwrap());
     }
     hostile(world.import_local(&root), "/d/d/d");
+}
+
+/// Notes how many bytes it is told of, and cancels when there are more than `most`.
+struct Counted {
+    most: u64,
+    last: AtomicU64,
+    told: Mutex<Vec<u64>>,
+}
+
+impl Progress for Counted {
+    fn update(&self, _: &str, _: u64, _: Option<u64>) {}
+    fn bytes(&self, _: &str, done: u64) {
+        self.last.store(done, Ordering::SeqCst);
+        self.told.lock().unwrap().push(done);
+    }
+    fn cancelled(&self) -> bool {
+        self.last.load(Ordering::SeqCst) > self.most
+    }
+}
+
+#[test]
+fn one_large_file_is_no_silence_and_can_be_stopped_in_the_middle() {
+    const LEN: u64 = 64 << 20;
+    let world = World::new();
+    let root = world.path("tree");
+    fs::create_dir(&root).unwrap();
+    fs::File::create(root.join("large")).unwrap().set_len(LEN).unwrap();
+    let spec = ImportSpec::Local { path: root };
+    let run = |most| {
+        let progress = Counted { most, last: AtomicU64::new(0), told: Mutex::default() };
+        let ended = afs_base::import(&spec, &world.dirs, &world.blobs, &SystemRng, NOW_NS, &progress).err();
+        (ended, progress.told.into_inner().unwrap())
+    };
+    let (error, told) = run(LEN / 4);
+    assert_eq!(error.map(|e| e.reason), Some(Reason::Unavailable));
+    assert!(told.iter().max().is_some_and(|n| *n < LEN / 2), "stopped late: {told:?}");
+    let (error, told) = run(u64::MAX);
+    assert!(error.is_none(), "{error:?}");
+    let between: Vec<_> = told.iter().filter(|n| (1..LEN).contains(n)).collect();
+    assert!(between.len() >= 4 && told.is_sorted(), "{told:?}");
 }

@@ -84,6 +84,17 @@ fn credentials_reach_the_host_and_nothing_else() {
     let spec = ImportSpec::Git { url, reference: Some("main".into()) };
     let imported = world.import(&spec).unwrap();
     assert_eq!(imported.upstream, Some(repo.head()));
+    // Where no repository can be asked, an expression is refused with the way to its commit.
+    let fresh = World::new();
+    for (text, wanted) in [("main~1", "git rev-parse"), ("v1^{}", "git rev-parse"), ("nope", "is none")] {
+        let url = format!("http://bob:s%40cret@{}/x.git", web.address);
+        let spec = ImportSpec::Git { url, reference: Some(text.into()) };
+        let said = afs_base::resolve(&spec, &fresh.dirs).unwrap_err();
+        assert!(
+            said.reason == Reason::InvalidArgument && said.message().contains(wanted),
+            "{text}: {said:?}"
+        );
+    }
     let table = table_of(&imported);
     let config = world.content(&find(&table, ".git/config").unwrap());
     let config = String::from_utf8(config).unwrap();
@@ -143,7 +154,9 @@ fn other_object_names_and_missing_objects_are_said() {
     git(&other, &["init", "-q", "--object-format=sha256"]);
     git(&other, &["commit", "-q", "--allow-empty", "-m", "x"]);
     let spec = ImportSpec::Git { url: other.to_str().unwrap().into(), reference: None };
-    assert_eq!(world.import(&spec).unwrap_err().reason, Reason::Unsupported);
+    let error = world.import(&spec).unwrap_err();
+    assert_eq!(error.reason, Reason::Unsupported);
+    assert!(error.message().contains("not supported yet") && error.message().contains("--local"), "{error}");
     let repo = Repo::rich(world.path("repo"));
     let blob = repo.rev("HEAD:README.md");
     fs::remove_file(repo.path.join(".git/objects").join(&blob[..2]).join(&blob[2..])).unwrap();

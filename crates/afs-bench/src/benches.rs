@@ -8,6 +8,7 @@ mod memory;
 mod mount;
 mod node;
 mod pmap;
+mod read;
 mod recovery;
 mod trees;
 mod world;
@@ -41,6 +42,11 @@ pub(crate) const ALL: &[Bench] = &[
         name: "import",
         about: "importing the corpus, beside cp -a and git clone --local",
         run: import::run,
+    },
+    Bench {
+        name: "read",
+        about: "first reading of every file, from bases of git and of a directory",
+        run: read::run,
     },
     Bench {
         name: "mount",

@@ -56,8 +56,8 @@ impl Client {
         let call = async move { stub.write_file(ReceiverStream::new(receiver)).await };
         tokio::pin!(call);
         let feed = self.feed(header, input, sender, progress);
-        // The sender is dropped, which is what makes the server commit, only after all of the input was read. An error
-        // of the input drops the call first: the server sees a reset.
+        // `feed` says the end, without which the server changes nothing, only after all of the input was read. An error of the input drops
+        // the call, and a process that is killed says no more.
         let answer = tokio::select! {
             biased;
             answer = &mut call => answer, // refused early, e.g. by a precondition
@@ -72,7 +72,7 @@ impl Client {
         answer.map(tonic::Response::into_inner).map_err(|status| self.error(&status))
     }
 
-    /// Sends everything and gives the sender back, still open.
+    /// Sends everything and the end, and gives the sender back, still open.
     async fn feed(
         &self,
         header: api::WriteFileHeader,
@@ -85,6 +85,7 @@ impl Client {
         loop {
             let chunk = read_chunk(input).await?;
             if chunk.is_empty() {
+                self.push(&sender, api::write_file_request::Part::End(api::WriteFileEnd {})).await?;
                 return Ok(sender);
             }
             done += chunk.len() as u64;

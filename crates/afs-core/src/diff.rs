@@ -121,18 +121,8 @@ impl Finder<'_> {
         self.put(PathChange { path, kind, old, new });
     }
 
-    /// Whether an inode has other bytes. Two forks number their changes from the same revision on, so that equal versions are the same change
-    /// only if the rest agrees. Sealing makes another form of the same bytes, and changes nothing else: it is no change.
     fn is_modified(&self, ino: Ino, a: &Attr, b: &Attr) -> bool {
-        if a.version != b.version || b.is_dir() {
-            return !b.is_dir();
-        }
-        let (Some((was, _)), Some((is, _))) = (self.old.content(ino), self.new.content(ino)) else {
-            return false;
-        };
-        // Not the mtime alone, which users set; sealing leaves both.
-        let same_change = (a.size, a.mtime_ns, a.ctime_ns) == (b.size, b.mtime_ns, b.ctime_ns);
-        was != is && !(same_change && was.is_unsealed() != is.is_unsealed())
+        is_modified((self.old, a), (self.new, b), ino)
     }
 
     /// Inodes that kept their names and changed inside.
@@ -194,6 +184,26 @@ impl Finder<'_> {
         };
         self.changes.insert(merged.path.clone(), merged);
     }
+}
+
+/// Whether an inode has other bytes. Two forks number their changes from the same revision on, so that equal versions are the same change
+/// only if the rest agrees. Sealing makes another form of the same bytes, and changes nothing else: it is no change.
+fn is_modified((old, a): (&Tree, &Attr), (new, b): (&Tree, &Attr), ino: Ino) -> bool {
+    if a.version != b.version || b.is_dir() {
+        return !b.is_dir();
+    }
+    let (Some((was, _)), Some((is, _))) = (old.content(ino), new.content(ino)) else {
+        return false;
+    };
+    // Not the mtime alone, which users set; sealing leaves both.
+    let same_change = (a.size, a.mtime_ns, a.ctime_ns) == (b.size, b.mtime_ns, b.ctime_ns);
+    was != is && !(same_change && was.is_unsealed() != is.is_unsealed())
+}
+
+/// Whether an inode is in both trees with the same bytes and the same mode. Both must be over the same base.
+pub fn is_same(old: &Tree, new: &Tree, ino: Ino) -> bool {
+    let (Some(a), Some(b)) = (old.attr(ino), new.attr(ino)) else { return false };
+    a.mode == b.mode && !is_modified((old, &a), (new, &b), ino)
 }
 
 /// A directory that lives in `here` only brings everything below it: the base's entries in it have no slots of their own.

@@ -271,6 +271,9 @@ fn open_with_ballast(dir: &Path, options: &JournalOptions, marked: &Head) -> Res
             tracing::warn!(?error, "the disk is full: giving up the ballast to recover");
             let removed = std::fs::remove_file(&ballast);
             removed.map_err(|e| Error::io(format_args!("remove {}", ballast.display()), e))?;
+            // A journaling file system gives the blocks to others when the removal is on disk, not before.
+            let synced = File::open(dir).and_then(|dir| dir.sync_all());
+            synced.map_err(|e| Error::io(format_args!("sync {}", dir.display()), e))?;
             open()?
         }
         other => other?,

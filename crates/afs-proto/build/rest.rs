@@ -98,14 +98,21 @@ fn shape(out: &mut String, message: &MessageDescriptor) -> Result<(), AnyError> 
         };
         writeln!(
             out,
-            "    crate::rest::Field {{ name: {:?}, json_name: {:?}, many: crate::rest::Many::{many}, kind: crate::rest::Kind::{} }},",
+            "    crate::rest::Field {{ name: {:?}, json_name: {:?}, many: crate::rest::Many::{many}, kind: crate::rest::Kind::{}, oneof: {:?} }},",
             field.name(),
             field.json_name(),
-            kind(&value_kind(&field))?
+            kind(&value_kind(&field))?,
+            oneof(&field)
         )?;
     }
     writeln!(out, "] }};")?;
     Ok(())
+}
+
+/// The oneof that a field is a member of. An `optional` field alone in one of its own is in none.
+fn oneof(field: &FieldDescriptor) -> Option<String> {
+    let oneof = field.containing_oneof().filter(|oneof| !oneof.is_synthetic());
+    oneof.map(|oneof| oneof.name().to_owned())
 }
 
 fn kind(kind: &Kind) -> Result<String, AnyError> {

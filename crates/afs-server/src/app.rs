@@ -7,6 +7,7 @@ use crate::bridge::Registry;
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::mount::AllSessions;
+use crate::outgo::Answers;
 use crate::pool::Pool;
 use afs_session::{Engine, EngineConfig, Ports, Who};
 use afs_store::{BlobStore, Journal};
@@ -39,6 +40,8 @@ pub struct App {
     pub ids: Arc<dyn IdGen>,
     /// Where blocking calls run.
     pub(crate) pool: Pool,
+    /// What callers have not read yet.
+    pub(crate) answers: Arc<Answers>,
     /// This start.
     pub identity: Identity,
     /// Remote mounts.
@@ -69,6 +72,7 @@ impl App {
         let settings = EngineConfig {
             resident_sessions: config.resident_sessions,
             idle_after: config.idle_after,
+            all_overlays_bytes: config.all_overlays_bytes,
             // So that short calls find a thread.
             memory_waiters: (config.blocking_threads / 4).max(1),
             ..EngineConfig::new(data.engine())
@@ -83,13 +87,15 @@ impl App {
             clock.clone(),
             next_who.clone(),
         ));
+        let answers = Arc::<Answers>::default();
         Ok(Arc::new(Self {
             engine,
             journal,
             blobs,
             clock,
             ids,
-            pool: Pool::new(config.blocking_threads),
+            pool: Pool::new(config.blocking_threads, answers.clone()),
+            answers,
             identity,
             bridge: Registry::default(),
             all,
@@ -133,16 +139,29 @@ impl App {
             loop {
                 tokio::time::sleep(std::time::Duration::from_secs(30)).await;
                 let engine = self.engine.clone();
-                match self.pool.run(move || engine.seal_idle()).await {
+                match self.pool.run_unasked(move || engine.seal_idle()).await {
                     Ok(0) => {}
                     Ok(given) => tracing::debug!(given, "idle sessions are being sealed"),
                     Err(error) => tracing::warn!(?error, "seal idle sessions"),
                 }
                 let engine = self.engine.clone();
-                match self.pool.run(move || engine.evict_idle()).await {
+                match self.pool.run_unasked(move || engine.evict_idle()).await {
                     Ok(0) => {}
                     Ok(gone) => tracing::debug!(gone, "idle sessions left RAM"),
                     Err(error) => tracing::warn!(?error, "evict idle sessions"),
+                }
+            }
+        };
+        let make_room = async {
+            loop {
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                let engine = self.engine.clone();
+                match self.pool.run_unasked(move || engine.make_room()).await {
+                    Ok(0) => {}
+                    Ok(gone) => {
+                        tracing::info!(gone, "sessions left RAM: what they changed took much of it")
+                    }
+                    Err(error) => tracing::warn!(?error, "evict sessions to have RAM for others"),
                 }
             }
         };
@@ -150,7 +169,7 @@ impl App {
             loop {
                 tokio::time::sleep(std::time::Duration::from_secs(1)).await;
                 let engine = self.engine.clone();
-                match self.pool.run(move || engine.delete_expired()).await {
+                match self.pool.run_unasked(move || engine.delete_expired()).await {
                     Ok(gone) if gone.is_empty() => {}
                     Ok(gone) => {
                         tracing::info!(count = gone.len(), "the time of sessions was over");
@@ -162,6 +181,7 @@ impl App {
         };
         tokio::select! {
             () = evict => {}
+            () = make_room => {}
             () = expire => {}
             () = self.bridge.expire_forever() => {}
             () = self.stopping() => {}
@@ -170,6 +190,7 @@ impl App {
 
     /// Makes everything durable and closes the journal.
     pub fn close(&self) -> Result<()> {
+        self.engine.stop();
         self.engine.sync()?;
         self.journal.close()
     }

@@ -26,6 +26,8 @@ pub struct Settings {
     pub cache_bytes: Option<u64>,
     /// Most sessions kept in RAM.
     pub resident_sessions: Option<usize>,
+    /// Bytes of RAM for what all sessions changed.
+    pub all_overlays_bytes: Option<u64>,
     /// A session leaves RAM after being idle for this long.
     pub idle_after_seconds: Option<u64>,
     /// Calls that may wait for the disk at once; as many streams and uploads beside them.
@@ -62,6 +64,8 @@ pub struct Config {
     pub cache_bytes: u64,
     /// Most sessions kept in RAM.
     pub resident_sessions: usize,
+    /// Bytes of RAM for what all sessions changed.
+    pub all_overlays_bytes: u64,
     /// A session leaves RAM after being idle for this long.
     pub idle_after: Duration,
     /// Calls that may wait for the disk at once; as many streams and uploads beside them.
@@ -120,6 +124,7 @@ impl Settings {
             mount_dir: self.mount_dir.or(below.mount_dir),
             cache_bytes: self.cache_bytes.or(below.cache_bytes),
             resident_sessions: self.resident_sessions.or(below.resident_sessions),
+            all_overlays_bytes: self.all_overlays_bytes.or(below.all_overlays_bytes),
             idle_after_seconds: self.idle_after_seconds.or(below.idle_after_seconds),
             blocking_threads: self.blocking_threads.or(below.blocking_threads),
             max_connections: self.max_connections.or(below.max_connections),
@@ -146,6 +151,7 @@ impl Settings {
                 1,
                 10_000_000,
             )?,
+            all_overlays_bytes: overlays(self.all_overlays_bytes)?,
             idle_after: Duration::from_secs(self.idle_after_seconds.unwrap_or(600)),
             blocking_threads: within("blocking_threads", self.blocking_threads.unwrap_or(64), 2, 1024)?,
             max_connections: within(
@@ -168,18 +174,31 @@ impl Config {
 }
 
 /// Keys of the environment, and whether their values are numbers.
-const KEYS: [(&str, bool); 10] = [
+const KEYS: [(&str, bool); 11] = [
     ("listen", false),
     ("data_dir", false),
     ("mount_dir", false),
     ("cache_bytes", true),
     ("resident_sessions", true),
+    ("all_overlays_bytes", true),
     ("idle_after_seconds", true),
     ("blocking_threads", true),
     ("max_connections", true),
     ("log_format", false),
     ("log_level", false),
 ];
+
+/// Least bytes for what all sessions changed: some hundred thousand files.
+const MIN_OVERLAYS_BYTES: u64 = 64 << 20;
+
+/// Half of the RAM unless something else is set.
+fn overlays(bytes: Option<u64>) -> Result<u64> {
+    let bytes = bytes.unwrap_or_else(|| (crate::ram::total_bytes() / 2).max(MIN_OVERLAYS_BYTES));
+    if bytes >= MIN_OVERLAYS_BYTES {
+        return Ok(bytes);
+    }
+    Err(Error::invalid("all_overlays_bytes", format!("at least {MIN_OVERLAYS_BYTES}")))
+}
 
 fn within(key: &'static str, value: usize, min: usize, max: usize) -> Result<usize> {
     if (min..=max).contains(&value) { Ok(value) } else { Err(Error::invalid(key, format!("{min} to {max}"))) }
@@ -219,6 +238,24 @@ mod tests {
         let config = data().over(env).over(file).resolve().unwrap();
         assert_eq!(config.listen[0].port(), 2);
         assert_eq!((config.cache_bytes, config.log_format), (5, LogFormat::Json));
+    }
+
+    /// A setting that is not described is one that nobody finds.
+    #[test]
+    fn all_are_described() {
+        let text = include_str!("../../../docs/configuration.md");
+        for (key, _) in KEYS {
+            let line = format!("| `{key}` | `AFS_SERVER_{}` |", key.to_uppercase());
+            assert!(text.contains(&line), "docs/configuration.md lacks: {line}");
+        }
+    }
+
+    #[test]
+    fn overlays_have_some_room_whatever_is_set() {
+        let set = |bytes| Settings { all_overlays_bytes: bytes, ..data() }.resolve();
+        assert!(set(None).unwrap().all_overlays_bytes >= MIN_OVERLAYS_BYTES);
+        assert_eq!(set(Some(1 << 30)).unwrap().all_overlays_bytes, 1 << 30);
+        assert!(set(Some(1000)).unwrap_err().message().contains("all_overlays_bytes"));
     }
 
     #[test]

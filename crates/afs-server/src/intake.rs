@@ -6,6 +6,8 @@
 //! such method) leaves with a reason, a field and a next step.
 //! Deliberately absent: raw file bodies, which are never held (`raw::body` bounds them), and what a method does with a request.
 
+use crate::outgo::{self, Unread, counted};
+use afs_proto::rest::problem_response;
 use afs_proto::{to_status, typed};
 use afs_types::{Error, Reason, limits};
 use axum::body::{Body, Bytes, HttpBody};
@@ -55,9 +57,15 @@ impl Arrived {
     }
 }
 
-/// Counts a request's bytes until it is answered.
+/// Counts a request's bytes until it is answered, and then those of the answer until they are read.
 pub(crate) async fn account(State(intake): State<Arc<Intake>>, request: Request, next: Next) -> Response {
     let is_grpc = is_grpc(&request);
+    let unread = request.extensions().get::<Arc<Unread>>().cloned();
+    let refused = unread.as_ref().filter(|_| has_answers(&request)).and_then(|unread| unread.admit().err());
+    if let Some(error) = refused {
+        let path = request.uri().path();
+        return if is_grpc { to_status(&error).into_http() } else { problem_response(&error, Some(path)) };
+    }
     if !is_grpc && request.uri().path().contains("/files/") {
         return next.run(request).await;
     }
@@ -69,9 +77,23 @@ pub(crate) async fn account(State(intake): State<Arc<Intake>>, request: Request,
     let shape = if is_grpc { Shape::Messages { prefix: Vec::new(), left: 0 } } else { Shape::Whole };
     let (room, held_too) = (intake.room.clone(), held.clone());
     let body = Metered { body, room, held: held_too, bytes: 0, shape, until: None, arrived };
-    let response = next.run(Request::from_parts(parts, Body::new(body))).await;
+    let answer = next.run(Request::from_parts(parts, Body::new(body)));
+    let response = match &unread {
+        Some(unread) => outgo::of_connection(unread, answer).await,
+        None => answer.await,
+    };
     drop(held);
-    if is_grpc { with_reason(response) } else { response }
+    let response = if is_grpc { with_reason(response) } else { response };
+    match unread {
+        Some(unread) => counted(response, &unread),
+        None => response,
+    }
+}
+
+/// Whether an answer can be large. Who asks how the server is, or lets go of something, is never refused for want of room.
+fn has_answers(request: &Request) -> bool {
+    let path = request.uri().path();
+    (path.starts_with("/v1/") || path.starts_with("/aether.")) && !path.ends_with("/Detach")
 }
 
 pub(crate) fn is_grpc(request: &Request) -> bool {

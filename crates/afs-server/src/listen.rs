@@ -1,16 +1,23 @@
 //! One port for everything: HTTP/1.1 and HTTP/2 without TLS, told apart by the first bytes.
 //!
 //! Guarantees: connections, streams, header sizes and header times are bounded; who connects and says nothing is cut, and who comes
-//! when all places are taken is told so; after a stop no connection is accepted, open ones finish their requests within [`DRAIN`], and
+//! when all places are taken is told so; who does not read its answers is cut (`outgo`); after a stop no connection is accepted, open ones finish their requests within [`DRAIN`], and
 //! then the rest is cut.
 
+use crate::outgo::{self, Answers, Unread, Watched};
+use crate::whole::Whole;
 use afs_proto::Problem;
 use afs_types::{Error, Reason};
 use axum::Router;
+use axum::http::Request;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +49,7 @@ pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
     max_connections: usize,
+    answers: Arc<Answers>,
     stop: impl Future<Output = ()>,
 ) {
     let builder = Arc::new(builder());
@@ -68,7 +76,8 @@ pub(crate) async fn serve(
             continue;
         };
         prepare(&stream);
-        let service = TowerToHyperService::new(router.clone());
+        let unread = Unread::new(&answers);
+        let service = told(TowerToHyperService::new(router.clone()), unread.clone());
         let (builder, watcher, mut stopped) = (builder.clone(), graceful.watcher(), stopped.clone());
         tokio::spawn(async move {
             let _place = place;
@@ -80,9 +89,15 @@ pub(crate) async fn serve(
                 tracing::debug!("a connection said nothing");
                 return;
             }
-            let connection = builder.serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = watcher.watch(connection.into_owned()).await {
-                tracing::debug!(error, "a connection broke off");
+            let connection =
+                builder.serve_connection(TokioIo::new(Watched::new(stream, unread.clone())), service);
+            tokio::select! {
+                ended = watcher.watch(connection.into_owned()) => {
+                    if let Err(error) = ended {
+                        tracing::debug!(error, "a connection broke off");
+                    }
+                }
+                () = unread.neglected(outgo::LOOK_EVERY) => tracing::info!("cut a connection that does not read its answers"),
             }
         });
     }
@@ -91,6 +106,17 @@ pub(crate) async fn serve(
     if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
         tracing::warn!("cutting connections that did not end within {DRAIN:?}");
     }
+}
+
+/// The same service; every request knows what its connection has not read, and no body of one ends early.
+fn told(
+    service: TowerToHyperService<Router>,
+    unread: Arc<Unread>,
+) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone {
+    service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(unread.clone());
+        service.call(Whole::of(request))
+    })
 }
 
 /// Waits until enough has come to tell HTTP/1.1 from HTTP/2; false if the other side goes first.
@@ -162,8 +188,8 @@ fn builder() -> Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
-        .max_buf_size(MAX_HEADER_BYTES)
-        .pipeline_flush(true);
+        // Not `pipeline_flush`: it copies bodies into a buffer of hyper's, where nobody counts them (`outgo`).
+        .max_buf_size(MAX_HEADER_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())

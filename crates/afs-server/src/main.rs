@@ -5,7 +5,8 @@
 use afs_server::{Config, LogFormat, Running, Settings, repair, start};
 use afs_types::{Error, Reason, Result};
 use clap::{Args, Parser, Subcommand};
-use std::io::Write as _;
+use std::ffi::OsStr;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -190,12 +191,20 @@ fn log_to_stderr(config: &Config) -> Result<()> {
     let filter = EnvFilter::try_new(&config.log_level).map_err(|e| {
         Error::new(Reason::InvalidArgument, format!("log_level: {e}")).with("field", "log_level")
     })?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(has_colours(std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR").as_deref()));
     match config.log_format {
         LogFormat::Text => lines.init(),
         LogFormat::Json => lines.json().init(),
     }
     Ok(())
+}
+
+/// A file or another program gets plain text, and so does who asked for it (no-color.org).
+fn has_colours(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
+    is_terminal && no_color.is_none_or(OsStr::is_empty)
 }
 
 /// Every connection takes a descriptor; many systems allow a program 1024 unless it asks for what it may have.
@@ -223,4 +232,17 @@ fn abort_on_panic() {
         tracing::error!(panic = %info, "aborting; start the server again, what was acknowledged as durable is there");
         std::process::abort();
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_for_terminals_of_those_who_want_them() {
+        let set = |text: &'static str| Some(OsStr::new(text));
+        assert!(has_colours(true, None) && has_colours(true, set("")));
+        assert!(!has_colours(true, set("1")) && !has_colours(true, set("0")));
+        assert!(!has_colours(false, None) && !has_colours(false, set("")));
+    }
 }

@@ -7,6 +7,7 @@
 //! for [`limits::MAX_READER_PAUSE_MS`], or lags that much behind the least rate, loses it (`pace`). Waiting for the journal takes no
 //! thread ([`durable`]).
 
+use crate::outgo::{self, Answers};
 use crate::pace::Pace;
 use crate::queues::{Place, Queues};
 use afs_store::{Journal, Position};
@@ -32,6 +33,8 @@ const TOLD_OF_SESSION: usize = COMPARISONS / 2;
 const PUSHES: usize = limits::MAX_PUSHES;
 const PUSHES_OF_REPOSITORY: usize = limits::MAX_PUSHES_OF_REPOSITORY;
 const UNIT_BYTES: usize = 1 << 10;
+/// About what a result takes that nobody weighs.
+const ANSWER_BYTES: usize = 4 << 10;
 const AHEAD_UNITS: usize = limits::MAX_STREAM_AHEAD_BYTES / UNIT_BYTES;
 
 /// Threads for calls, and others for what takes as long as its caller likes.
@@ -45,6 +48,8 @@ pub(crate) struct Pool {
     told_comparisons: Turns,
     /// Where those that must come one after the other wait before they take a turn.
     queues: Arc<Queues>,
+    /// What has been answered and not been read: a call that has its turn makes more of it.
+    answers: Arc<Answers>,
     /// How long a reader may take nothing.
     pause: Duration,
 }
@@ -78,7 +83,7 @@ pub(crate) const fn threads(size: usize) -> usize {
 
 impl Pool {
     /// A pool that runs `size` calls, as many streams, and as many uploads at once.
-    pub(crate) fn new(size: usize) -> Self {
+    pub(crate) fn new(size: usize, answers: Arc<Answers>) -> Self {
         let turns = |size, most_waiting| Turns {
             permits: Arc::new(Semaphore::new(size)),
             size,
@@ -93,12 +98,30 @@ impl Pool {
             comparisons: turns(COMPARISONS, MAX_WAITING_LONG),
             told_comparisons: turns(COMPARISONS, MAX_WAITING_LONG),
             queues: Arc::default(),
+            answers,
             pause: Duration::from_millis(limits::MAX_READER_PAUSE_MS),
         }
     }
 
     /// Runs a call that may block for a bounded time.
     pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.run_weighed(work, |_| ANSWER_BYTES).await
+    }
+
+    /// The same for a call whose result can be large: `weigh` tells its bytes, which count from when it is there.
+    pub(crate) async fn run_weighed<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+        weigh: fn(&T) -> usize,
+    ) -> Result<T> {
+        self.answered(&self.calls, work, weigh).await
+    }
+
+    /// Runs work whose answer is small, or that nobody asked for: it is never refused for answers that wait.
+    pub(crate) async fn run_unasked<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -143,14 +166,37 @@ impl Pool {
             let _places = places;
             work()
         };
-        Self::run_in(&self.comparisons, work).await
+        self.answered(&self.comparisons, work, |_| ANSWER_BYTES).await
+    }
+
+    /// Runs a call whose answer is held until it is read: not if too many are.
+    async fn answered<T: Send + 'static>(
+        &self,
+        turns: &Turns,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+        weigh: fn(&T) -> usize,
+    ) -> Result<T> {
+        let turn = turns.take().await?;
+        outgo::admit(&self.answers)?;
+        let call = outgo::Call::current();
+        let weighed = move || {
+            // Counted before the turn is given to the next one: results are made faster than they are encoded.
+            work().inspect(|value| call.iter().for_each(|call| call.made(weigh(value))))
+        };
+        Self::run_with(turn, weighed).await
     }
 
     async fn run_in<T: Send + 'static>(
         turns: &Turns,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let turn = turns.take().await?;
+        Self::run_with(turns.take().await?, work).await
+    }
+
+    async fn run_with<T: Send + 'static>(
+        turn: OwnedSemaphorePermit,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let done = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             work()
@@ -295,7 +341,7 @@ mod tests {
 
     #[tokio::test]
     async fn calls_are_bounded_and_others_wait() {
-        let pool = Arc::new(Pool::new(2));
+        let pool = Arc::new(Pool::new(2, Arc::default()));
         let gate = Arc::new(Barrier::new(3));
         let tasks: Vec<_> = (0..2)
             .map(|_| {
@@ -327,7 +373,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_reader_that_sleeps_loses_its_stream_and_holds_no_more_than_its_share() {
-        let pool = Pool { pause: Duration::from_millis(50), ..Pool::new(1) };
+        let pool = Pool { pause: Duration::from_millis(50), ..Pool::new(1, Arc::default()) };
         let handed = Arc::new(AtomicUsize::new(0));
         let count = handed.clone();
         let stream = pool.stream(move |sink| {
@@ -362,7 +408,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_reader_that_takes_an_item_before_every_pause_ends_loses_its_stream_too() {
-        let pool = Pool { pause: Duration::from_millis(100), ..Pool::new(1) };
+        let pool = Pool { pause: Duration::from_millis(100), ..Pool::new(1, Arc::default()) };
         let (done, mut ended) = oneshot::channel();
         let stream = pool.stream(move |sink| {
             while sink(0u8) {}
@@ -381,7 +427,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn pushes_and_uploads_have_turns_of_their_own() {
-        let pool = Arc::new(Pool::new(1));
+        let pool = Arc::new(Pool::new(1, Arc::default()));
         let (open, gate) = std::sync::mpsc::channel::<()>();
         let upload = tokio::spawn({
             let pool = pool.clone();
@@ -399,7 +445,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn comparisons_of_one_key_leave_turns_to_others() {
-        let pool = Arc::new(Pool::new(1));
+        let pool = Arc::new(Pool::new(1, Arc::default()));
         let (closed, gate) = std::sync::mpsc::channel::<()>();
         let gate = Arc::new(std::sync::Mutex::new(gate));
         let stuck: Vec<_> = (0..COMPARISONS + 2)
@@ -441,7 +487,7 @@ mod tests {
         let settings =
             crate::Settings { data_dir: Some(dir.path().join("data")), ..crate::Settings::default() };
         let app = crate::App::open(&settings.resolve().unwrap()).unwrap();
-        let (pool, engine) = (Pool::new(1), &app.engine);
+        let (pool, engine) = (Pool::new(1, Arc::default()), &app.engine);
         let of = |session: &str| {
             let request = afs_types::RequestId::parse(session).unwrap();
             let session = afs_types::SessionId::parse(session).unwrap();
@@ -479,7 +525,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn streams_of_one_session_leave_turns_to_others() {
-        let pool = Pool::new(1);
+        let pool = Pool::new(1, Arc::default());
         let of = |id: &str| queues::of_told(&afs_types::SessionId::parse(id).unwrap());
         let endless = |sink: &mut dyn FnMut(usize) -> bool| {
             while sink(7) {}
@@ -504,7 +550,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_repository_that_hangs_leaves_pushes_to_others() {
-        let pool = Pool::new(1);
+        let pool = Pool::new(1, Arc::default());
         let (closed, gate) = std::sync::mpsc::channel::<()>();
         let gate = Arc::new(std::sync::Mutex::new(gate));
         let mut calls: Vec<_> =
@@ -523,7 +569,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_stops_when_its_consumer_goes() {
-        let pool = Pool::new(1);
+        let pool = Pool::new(1, Arc::default());
         let (done, ended) = oneshot::channel();
         let mut stream = pool
             .stream(move |sink| {

@@ -101,7 +101,7 @@ fn operators(app: Arc<App>) -> Router {
 
 async fn ready(State(app): State<Arc<App>>) -> Response {
     let of = app.clone();
-    let checks = match app.pool.run(move || Ok(run_checks(&of))).await {
+    let checks = match app.pool.run_unasked(move || Ok(run_checks(&of))).await {
         Ok(checks) => checks,
         Err(error) => return problem_response(&error, Some("/readyz")),
     };

@@ -1,16 +1,17 @@
 //! A running server, from open to close; what the binary and the tests start.
 //!
-//! Guarantees: when [`start`] returns, the port answers; [`Running::stop`] drains requests, takes the mount away, and
-//! returns when everything acknowledged is on disk.
+//! Guarantees: when [`start`] returns, the port answers, and whom it answers finds the mount in place; a start that fails leaves nothing that
+//! runs or is locked; [`Running::stop`] drains requests, takes the mount away, and returns when everything acknowledged is on disk.
 
 use crate::app::App;
 use crate::config::Config;
 use crate::{listen, router};
 use afs_fuse::{MountOptions, Mounted};
 use afs_types::{Error, Reason, Result};
+use axum::Router;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -26,28 +27,41 @@ pub struct Running {
 /// Opens the data directory, the mount if one is asked for, and the port.
 pub async fn start(config: Config) -> Result<Running> {
     // Before anything is opened: a second server on the same port fails fast, and without touching the data.
-    let mut listeners = Vec::new();
+    let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
     for address in &config.listen {
-        listeners.push(bind(*address).await?);
+        let listener = bind(*address).await?;
+        addresses.push(listener.local_addr().map_err(|e| Error::io("ask for the address", e))?);
+        listeners.push(listener);
     }
     let opening = config.clone();
     let app = blocking(move || App::open(&opening)).await?;
-    let router = router::router(app.clone()).await?;
-    let mut tasks = JoinSet::new();
-    tasks.spawn(app.clone().background());
-    let mut addresses = Vec::new();
-    for listener in listeners {
-        addresses.push(listener.local_addr().map_err(|e| Error::io("ask for the address", e))?);
-        tasks.spawn(listen::serve(listener, router.clone(), config.max_connections, app.stopping()));
-    }
-    let mounted = match config.mount_dir.clone() {
-        None => None,
-        Some(dir) => {
-            let app = app.clone();
-            Some(blocking(move || mount(&app, &dir)).await?)
+    let (router, mounted) = match prepare(&app, config.mount_dir.clone()).await {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            app.stop();
+            if let Err(closing) = blocking(move || app.close()).await {
+                tracing::warn!(error = %closing, "close what a start that failed had opened");
+            }
+            return Err(error);
         }
     };
+    // From here on nothing fails. Who has connected by now waits for the first accept.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(app.clone().background());
+    for listener in listeners {
+        let (most, answers) = (config.max_connections, app.answers.clone());
+        tasks.spawn(listen::serve(listener, router.clone(), most, answers, app.stopping()));
+    }
     Ok(Running { app, addresses, tasks, mounted })
+}
+
+/// What requests go to, and the mount; nobody is served yet.
+async fn prepare(app: &Arc<App>, mount_dir: Option<PathBuf>) -> Result<(Router, Option<Mounted>)> {
+    let router = router::router(app.clone()).await?;
+    let Some(dir) = mount_dir else { return Ok((router, None)) };
+    let app = app.clone();
+    let mounted = blocking(move || mount(&app, &dir)).await?;
+    Ok((router, Some(mounted)))
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener> {

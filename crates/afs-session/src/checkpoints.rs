@@ -131,7 +131,7 @@ impl Engine {
         };
         let target = self.get_checkpoint(session, checkpoint)?.record;
         let live = self.session(session)?;
-        let to = self.instant(&target.version, target.layer)?;
+        let to = self.instant_anyway(&target.version, target.layer)?;
         let id = CheckpointId::from_ulid(self.shared.next_ulid());
         let name = format!("before restore to {checkpoint}");
         let draft =

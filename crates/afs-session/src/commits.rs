@@ -2,13 +2,15 @@
 //!
 //! Guarantees: a commit is of one instant, its tree is exactly the session's tracked content (every path of the session's commit before,
 //! or of the base if there is none, that is still there, and new ones that no `.gitignore` leaves out; never anything named `.git`, and of a
-//! submodule its entry, not what is checked out in it); its record and the git objects are on disk before the call returns. A
-//! session's commits stand one on the other, the first on the newest commit of the session it was forked from whose content it has, or on the base.
+//! submodule its entry, not what is checked out in it), converted as its `.gitattributes` say and git does when it adds a file; its record and
+//! the git objects are on disk before the call returns. A session's commits stand one on the other, the first on the newest commit of the session it was forked from whose content it has, or on the base.
 //! Promote never loses somebody else's commit: it moves a branch forward, or replaces exactly the commit the caller names.
 //! Deliberately absent: merging (a later service), signing, running git inside a session's tree, and commits that somebody makes with
 //! git in a mount: they are in the session's own `.git`; what they changed in the files is in the next commit here like any other change.
 
+mod convert;
 mod edits;
+mod scope;
 
 use crate::engine::Engine;
 use crate::lifecycle::{Page, Room, check_text, page_size};
@@ -20,7 +22,8 @@ use afs_core::diff::{PathChange, diff};
 use afs_core::tree::Tree;
 use afs_store::{Batch, Space};
 use afs_types::{CheckpointId, CommitId, Error, LayerId, Reason, RequestId, Result, SessionId, VersionId};
-use edits::tree_edits;
+use edits::{Before, tree_edits};
+pub use scope::DiffScope;
 use std::ops::ControlFlow;
 
 /// A request for a commit.
@@ -119,9 +122,9 @@ impl Engine {
         let parent_oid = previous.as_ref().map_or(&git.commit, |c| &c.record.oid).clone();
         let base = Tree::new(live.family().base.clone());
         let blobs = self.shared.ports.blobs.clone();
-        let tracked =
-            previous.as_ref().map(|c| Tracked::open(&git.mirror, &c.record.tree_oid)).transpose()?;
-        let edits = tree_edits((&git.commit, &base), &cut.tree, &blobs, tracked)?;
+        let before = previous.as_ref().map(|c| self.before(live, git, &c.record)).transpose()?;
+        let stop = &self.shared.stop;
+        let edits = tree_edits((&git.commit, &base), &cut.tree, &blobs, before, stop)?;
         let now = self.shared.now_ns();
         let or =
             |text: &str, default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
@@ -132,7 +135,7 @@ impl Engine {
             time_ns: now,
         };
         let parents = [parent_oid];
-        let written = afs_base::write_commit(&git.mirror, &git.commit, &parents, edits.into_iter(), meta)?;
+        let written = afs_base::write_commit(&git.mirror, &git.commit, &parents, edits, meta)?;
         let parent_tree = previous.as_ref().map(|c| c.record.tree_oid.as_str());
         let unchanged = match parent_tree {
             Some(tree) => tree == written.tree_oid,
@@ -158,6 +161,14 @@ impl Engine {
             pushed: None,
             created_ns: now,
         })
+    }
+
+    /// What the commit before has, as the next one needs it.
+    fn before(&self, live: &Session, git: &GitBase, record: &CommitRec) -> Result<Before> {
+        let tracked = Tracked::open(&git.mirror, &record.tree_oid)?;
+        let is_comparable = record.version == live.family().version;
+        let then = is_comparable.then(|| self.instant_anyway(&record.version, record.layer)).transpose()?;
+        Ok(Before { tracked, tree: then.map(|cut| cut.tree) })
     }
 
     /// The commit that the next one stands on; none: the base's.
@@ -291,12 +302,13 @@ impl Engine {
         }
     }
 
-    /// Paths that differ between two names of [`Engine::tree_named`], which must stand on the same base; with the two trees.
+    /// Paths that differ between two names of [`Engine::tree_named`], which must stand on the same base; with the two trees. A commit's is the
+    /// whole state that was committed, of which its git tree holds the tracked part.
     pub fn diff(
         &self,
         session: &SessionId,
-        base: &str,
-        target: &str,
+        (base, target): (&str, &str),
+        scope: &DiffScope,
     ) -> Result<(Tree, Tree, Vec<PathChange>)> {
         let base = if base.is_empty() { "base" } else { base };
         let (old_version, old) = self.tree_named(session, "base", base)?;
@@ -308,7 +320,7 @@ impl Engine {
             )
             .next("compare sessions of the same base version"));
         }
-        let changes = diff(&old, &new);
+        let changes = scope.of(&old, &new, diff(&old, &new));
         Ok((old, new, changes))
     }
 }

@@ -11,6 +11,7 @@ use crate::family::Family;
 use crate::imports::Imports;
 use crate::instants::Instants;
 use crate::leftovers;
+use crate::overlays::Share;
 use crate::records::{HeadRec, SessionRec, StartRec, Stored, head_key, session_key, start_key, starts_end};
 use crate::registry::Registry;
 use crate::segments;
@@ -69,6 +70,10 @@ pub struct Engine {
     youngest_gone: AtomicI64,
     /// Instants that somebody may ask about.
     pub(crate) instants: Instants,
+    /// Who makes room for overlays. Before `moving`.
+    pub(crate) room_turn: Mutex<()>,
+    /// Who loads something of which nobody knows what it takes, where room is short. Before `moving`.
+    pub(crate) load_turn: Mutex<()>,
 }
 
 impl Engine {
@@ -116,6 +121,8 @@ impl Engine {
             overdue: Mutex::default(),
             youngest_gone: AtomicI64::new(i64::MIN),
             instants,
+            room_turn: Mutex::default(),
+            load_turn: Mutex::default(),
         }))
     }
 
@@ -125,6 +132,7 @@ impl Engine {
             session.touch_at(self.shared.now_ns());
             return Ok(session);
         }
+        let _turn = self.turn_to_load(|| self.live_record(id).map(drop))?;
         let _alone = self.moving(id);
         let session = self.settled_session(id)?;
         session.touch_at(self.shared.now_ns());
@@ -179,18 +187,15 @@ impl Engine {
     }
 
     fn load_session(&self, id: &SessionId) -> Result<Arc<Session>> {
-        let record = self.session_record(id)?;
-        if record.archived {
-            return Err(archived(id));
-        }
+        let record = self.live_record(id)?;
         let head: HeadRec = self.shared.read(Space::Session, &head_key(id))?.ok_or_else(|| {
             Error::new(Reason::Corrupt, format!("{id} has no head record"))
                 .next("restore the data directory from a backup; other sessions are not affected")
         })?;
         let family = self.family(&record.version)?;
         let loaded = self.shared.load(&family, head.layer, !head.owned)?;
-        let cut =
-            Cut { layer: head.layer, depth: loaded.depth, seq: loaded.seq.max(head.seq), tree: loaded.tree };
+        let seq = loaded.seq.max(head.seq);
+        let cut = Cut { layer: head.layer, depth: loaded.depth, seq, tree: loaded.tree, share: None };
         let owned_from = head.owned.then_some(loaded.below);
         let last = self.shared.ports.journal.durable();
         let noted: Option<StartRec> = self.shared.read(Space::Session, &start_key(id, self.shared.epoch))?;
@@ -198,6 +203,12 @@ impl Engine {
         let start = noted.or_else(|| is_new.then(|| StartRec::of_new(cut.seq)));
         let name = (id.clone(), record.created_ns);
         Ok(Session::loaded(name, &self.shared, &family, cut, owned_from, start, last))
+    }
+
+    /// The record of a session that is not archived.
+    fn live_record(&self, id: &SessionId) -> Result<SessionRec> {
+        let record = self.session_record(id)?;
+        if record.archived { Err(archived(id)) } else { Ok(record) }
     }
 
     /// This start of the server.
@@ -245,6 +256,14 @@ impl Engine {
 
     /// Takes a session out of RAM if nobody uses it. True when it is not in RAM afterwards.
     pub fn evict(&self, id: &SessionId) -> Result<bool> {
+        // The job is not told when its bytes are sealed: the session is not there any more then.
+        self.evict_and(id, |job| {
+            self.shared.queue_fold(Some(Box::new(FoldJob { session: Weak::new(), ..*job })));
+        })
+    }
+
+    /// The same; `fold` gets the layer that the session was writing to.
+    pub(crate) fn evict_and(&self, id: &SessionId, fold: impl FnOnce(Box<FoldJob>)) -> Result<bool> {
         // Nobody loads it while its last changes are on their way to disk.
         let _alone = self.moving(id);
         let Some(session) = self.resident(id) else { return Ok(true) };
@@ -254,8 +273,9 @@ impl Engine {
         }
         if session.unfolded() > 0 {
             let (_, _, job) = session.cut(|_, _| Ok(()))?;
-            // It is not told when its bytes are sealed: it is not there any more then.
-            self.shared.queue_fold(job.map(|job| Box::new(FoldJob { session: Weak::new(), ..*job })));
+            if let Some(job) = job {
+                fold(job);
+            }
         }
         let stamp = session.stamp();
         self.shared.wait(stamp.at)?;
@@ -269,11 +289,8 @@ impl Engine {
     pub fn evict_idle(&self) -> Result<usize> {
         let config = &self.shared.config;
         let oldest_kept = self.shared.now_ns() - config.idle_after.as_nanos() as i64;
-        let mut all: Vec<(i64, SessionId)> = Vec::new();
-        for sessions in self.registry.shards() {
-            all.extend(sessions.iter().map(|s| (s.used_ns(), s.id().clone())));
-        }
-        all.sort_unstable();
+        self.shared.trees.tidy();
+        let all = self.by_use();
         let surplus = all.len().saturating_sub(config.resident_sessions);
         let (mut gone, mut failure) = (0, None);
         for (n, (used, id)) in all.iter().enumerate() {
@@ -285,6 +302,16 @@ impl Engine {
             }
         }
         failure.map_or(Ok(gone), Err)
+    }
+
+    /// Sessions in RAM, the least recently used first, with when that was, in nanoseconds.
+    pub(crate) fn by_use(&self) -> Vec<(i64, SessionId)> {
+        let mut all: Vec<(i64, SessionId)> = Vec::new();
+        for sessions in self.registry.shards() {
+            all.extend(sessions.iter().map(|s| (s.used_ns(), s.id().clone())));
+        }
+        all.sort_unstable();
+        all
     }
 
     /// Hands sessions that have not changed for `seal_after` to the background thread, which folds what they wrote into a delta and its
@@ -347,16 +374,38 @@ impl Engine {
         if layer == LayerId::default() {
             // No layer at all: of every base this is another tree, so it must not go into the cache under this number.
             let base = self.family(version)?.base.clone();
-            return Ok(Cut { layer, depth: 0, seq: 0, tree: Tree::new(base) });
+            return Ok(Cut { layer, depth: 0, seq: 0, tree: Tree::new(base), share: None });
         }
-        if let Some(cut) = self.shared.trees.get(&layer) {
+        if let Some(cut) = self.shared.trees.get(layer) {
             return Ok(cut);
         }
+        let _turn = self.turn_to_load(|| Ok(()))?;
+        self.load_instant(version, layer)
+    }
+
+    /// The same for who makes room, or goes on with what is in RAM: never refused for want of it.
+    pub(crate) fn instant_anyway(&self, version: &VersionId, layer: LayerId) -> Result<Cut> {
+        match self.instant(version, layer) {
+            Err(error) if error.reason == Reason::QuotaExceeded => {
+                let _turn = self.load_turn.lock();
+                self.load_instant(version, layer)
+            }
+            other => other,
+        }
+    }
+
+    fn load_instant(&self, version: &VersionId, layer: LayerId) -> Result<Cut> {
         let family = self.family(version)?;
         let loaded = self.shared.load(&family, layer, true)?;
-        let cut = Cut { layer, depth: loaded.depth, seq: loaded.seq, tree: loaded.tree };
-        self.shared.trees.insert(layer, cut.clone());
+        let share = Share::of_new(&loaded.tree, &self.shared.overlays);
+        let cut = Cut { layer, depth: loaded.depth, seq: loaded.seq, tree: loaded.tree, share };
+        self.shared.trees.insert(cut.clone());
         Ok(cut)
+    }
+
+    /// Ends commits that are not done: nobody waits for them, and nothing of them stays.
+    pub fn stop(&self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
     }
 
     /// Everything acknowledged so far is on disk when this returns.

@@ -7,7 +7,7 @@
 //! and the limit.
 //! Deliberately absent: the user's global excludes, which a server does not have, and whether a path is tracked.
 
-mod rules;
+pub(crate) mod rules;
 
 use crate::content::read_content;
 use crate::memory::{Memory, Room};

@@ -9,7 +9,7 @@
 
 use crate::engine::Engine;
 use crate::family::open_base;
-use crate::records::{SourceRec, Stored, VersionRec};
+use crate::records::{ImportFailure, SourceRec, Stored, VersionRec};
 use crate::sources::{put_source, spec_of};
 use afs_base::{ImportDirs, ImportSpec, Imported, Owner, Progress};
 use afs_core::base::BaseTable;
@@ -23,7 +23,7 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// One import of a source.
@@ -31,10 +31,7 @@ pub(crate) struct Import {
     spec: ImportSpec,
     /// Grows from import to import, whichever source they are of.
     number: u64,
-    phase: Mutex<String>,
-    done: AtomicU64,
-    /// 0: not known.
-    total: AtomicU64,
+    progress: Mutex<ImportProgress>,
     /// Nobody wants it any more. Set in the turn of source records, like [`Import::next`], and so never while its end is recorded.
     is_dropped: AtomicBool,
     /// Number of the import that was asked for meanwhile.
@@ -48,9 +45,7 @@ impl Import {
         Arc::new(Self {
             spec,
             number,
-            phase: Mutex::default(),
-            done: AtomicU64::new(0),
-            total: AtomicU64::new(0),
+            progress: Mutex::default(),
             is_dropped: AtomicBool::new(false),
             next: Mutex::default(),
             ended: Mutex::default(),
@@ -76,21 +71,39 @@ impl Import {
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
-    /// Phase, steps done, steps in all when known.
-    pub(crate) fn progress(&self) -> (String, u64, Option<u64>) {
-        let total = self.total.load(Ordering::Relaxed);
-        (self.phase.lock().clone(), self.done.load(Ordering::Relaxed), (total > 0).then_some(total))
+    /// How far it is.
+    pub(crate) fn progress(&self) -> ImportProgress {
+        self.progress.lock().clone()
     }
+
+    fn tell(&self, phase: &str, done: u64, total: Option<u64>, unit: &'static str) {
+        let mut shown = self.progress.lock();
+        if shown.phase != phase {
+            phase.clone_into(&mut shown.phase);
+        }
+        (shown.done, shown.total, shown.unit) = (done, total, unit);
+    }
+}
+
+/// How far an import is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImportProgress {
+    /// What it does, for people.
+    pub phase: String,
+    /// Steps done.
+    pub done: u64,
+    /// Steps in all, when known.
+    pub total: Option<u64>,
+    /// What the steps are: `bytes`, or empty for what the phase says.
+    pub unit: &'static str,
 }
 
 impl Progress for Import {
     fn update(&self, phase: &str, done: u64, total: Option<u64>) {
-        self.done.store(done, Ordering::Relaxed);
-        self.total.store(total.unwrap_or(0), Ordering::Relaxed);
-        let mut shown = self.phase.lock();
-        if *shown != phase {
-            phase.clone_into(&mut shown);
-        }
+        self.tell(phase, done, total, "");
+    }
+    fn bytes(&self, phase: &str, done: u64) {
+        self.tell(phase, done, None, "bytes");
     }
     fn cancelled(&self) -> bool {
         self.is_dropped()
@@ -190,7 +203,7 @@ impl Engine {
             if let Some(error) = &failed {
                 tracing::warn!(%source, ?error, is_dropped = import.is_dropped(), "import");
             }
-            if let Err(error) = self.note_failure(source, &import, failed.map(|e| e.to_string())) {
+            if let Err(error) = self.note_failure(source, &import, failed.as_ref().map(ImportFailure::from)) {
                 tracing::error!(%source, ?error, "record the end of an import");
             }
             let next = self.next_import(source, &import);
@@ -231,7 +244,7 @@ impl Engine {
         }
     }
 
-    fn note_failure(&self, id: &SourceId, import: &Import, failure: Option<String>) -> Result<()> {
+    fn note_failure(&self, id: &SourceId, import: &Import, failure: Option<ImportFailure>) -> Result<()> {
         let _turn = self.source_turns.lock();
         if import.is_dropped() {
             return Ok(());

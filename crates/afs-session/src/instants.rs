@@ -59,6 +59,16 @@ impl Instants {
         Self { start: format!("{:016x}", u64::from_le_bytes(bytes)), state: Mutex::default() }
     }
 
+    /// Forgets all of them: to whoever asks then, everything has changed.
+    pub(crate) fn forget(&self) {
+        let mut state = self.state.lock();
+        let State { next, clock, .. } = *state;
+        let gone = std::mem::replace(&mut *state, State { next, clock, ..State::default() });
+        drop(state);
+        // Outside of the lock: trees can be large.
+        drop(gone);
+    }
+
     /// The tree of an instant; none when it is not known.
     fn tree(&self, base: &Arc<BaseTable>, name: &str) -> Option<Tree> {
         let (kind, rest) = name.split_once('-')?;

@@ -6,6 +6,7 @@
 //! Deliberately absent: deletion of layers that nothing reaches (a sweep does that).
 
 use crate::family::Family;
+use crate::overlays::{COPIED_BYTES, Share};
 use crate::records::{LayerRec, Stored, layer_key, op_key};
 use crate::seal::seal_delta;
 use crate::segments;
@@ -74,7 +75,8 @@ impl Shared {
                 return Ok(None);
             }
             if closed || id != layer {
-                let cut = Cut { layer: id, depth: record.depth, seq: loaded.seq, tree: loaded.tree.clone() };
+                let Loaded { seq, ref tree, .. } = loaded;
+                let cut = Cut { layer: id, depth: record.depth, seq, tree: tree.clone(), share: None };
                 unfolded.push(Box::new(FoldJob {
                     below: loaded.below.0.clone(),
                     cut,
@@ -83,7 +85,8 @@ impl Shared {
                 }));
             }
         }
-        unfolded.into_iter().for_each(|job| self.queue_fold(Some(job)));
+        // Not kept for forks of their instants: nobody has counted them.
+        unfolded.into_iter().for_each(|job| self.queue_uncounted(job));
         Ok(Some(loaded))
     }
 
@@ -146,11 +149,14 @@ impl Shared {
         if !sealed.is_empty() {
             let mut tree = job.cut.tree.clone();
             apply_seals(&mut tree, &sealed);
-            if self.trees.contains_key(&layer) {
-                self.trees.insert(layer, Cut { tree: tree.clone(), ..job.cut.clone() });
-            }
+            let Cut { depth, seq, .. } = job.cut;
+            let copied = COPIED_BYTES.saturating_mul(sealed.len() as u64);
+            let grown = tree.overlay_bytes().saturating_sub(job.cut.tree.overlay_bytes());
+            let share = Some(Share::on(job.cut.share.clone(), copied + grown, &self.overlays));
+            let cut = Cut { layer, depth, seq, tree, share };
+            self.trees.replace(cut.clone());
             if let Some(session) = job.session.upgrade() {
-                session.adopt(&sealed, &job.cut.tree, &tree);
+                session.adopt(&sealed, &job.cut.tree, &cut);
             }
         }
         Ok(bytes)

@@ -31,7 +31,7 @@ pub struct CreateSession {
     pub display_name: String,
     /// For filters.
     pub labels: Labels,
-    /// How long it lives, nanoseconds.
+    /// How long it lives, nanoseconds, at least one; none: until it is deleted.
     pub ttl_ns: Option<i64>,
     /// Makes retries safe.
     pub request_id: Option<RequestId>,
@@ -52,7 +52,7 @@ pub struct Fork {
     pub new_ids: Vec<SessionId>,
     /// Labels of the forks.
     pub labels: Labels,
-    /// How long they live, nanoseconds.
+    /// How long they live, as that of [`CreateSession`].
     pub ttl_ns: Option<i64>,
     /// Makes retries safe.
     pub request_id: Option<RequestId>,
@@ -140,7 +140,7 @@ pub struct UpdateSession {
     pub display_name: Option<String>,
     /// All labels.
     pub labels: Option<Labels>,
-    /// How long it lives from now, nanoseconds.
+    /// How long it lives from now, as that of [`CreateSession`]; `Some(None)`: until it is deleted.
     pub ttl_ns: Option<Option<i64>>,
     /// Fails with `REVISION_MISMATCH` unless the record has this generation.
     pub if_generation: Option<u64>,
@@ -167,6 +167,7 @@ impl Engine {
     pub fn create_session(self: &Arc<Self>, want: CreateSession) -> Result<SessionInfo> {
         check_text("display_name", &want.display_name)?;
         check_labels(&want.labels)?;
+        check_ttl(want.ttl_ns)?;
         let print = format!("{want:?}");
         let attempt = match self.begin("CreateSession", want.request_id.as_ref(), &[print.as_bytes()])? {
             Begin::Done(ids) => return self.get_session(&SessionId::parse(&ids[0])?),
@@ -177,10 +178,10 @@ impl Engine {
         let in_use = self.source_use(&source).read();
         let version = self.pick_version(&source, want.version)?;
         let family = self.family(&version)?;
-        let mut wanted = Wanted::none(self);
+        let mut wanted = Wanted::none(self, |_| "session_id".to_owned());
         wanted.reserve(want.session_id.as_slice())?;
         let tree = afs_core::tree::Tree::new(family.base.clone());
-        let cut = Cut { layer: Default::default(), depth: 0, seq: 0, tree };
+        let cut = Cut { layer: Default::default(), depth: 0, seq: 0, tree, share: None };
         let now = self.shared.now_ns();
         let created_ns = self.creation_ns(now);
         let record = SessionRec {
@@ -239,6 +240,7 @@ impl Engine {
 
     fn fork_at(&self, want: &Fork, now_ns: i64, attempt: Option<&Attempt<'_>>) -> Result<Forked> {
         check_labels(&want.labels)?;
+        check_ttl(want.ttl_ns)?;
         if want.count == 0 || want.count > limits::MAX_FORKS || want.new_ids.len() > want.count as usize {
             return Err(Error::invalid(
                 "count",
@@ -246,7 +248,7 @@ impl Engine {
             ));
         }
         check_answer(want)?;
-        let mut wanted = Wanted::none(self);
+        let mut wanted = Wanted::none(self, |n| format!("new_session_ids[{n}]"));
         wanted.reserve(&want.new_ids)?;
         let (parent, kept);
         let (family, origin) = if want.checkpoint.is_some() || want.commit.is_some() {
@@ -329,7 +331,12 @@ impl Engine {
             if !self.register(session.clone()) {
                 self.withdraw(sessions);
                 sessions.clear();
-                return Err(taken(session.id()));
+                let id = session.id();
+                return Err(match made.wanted.ids.get(n) {
+                    Some(_) => made.wanted.taken(n, id),
+                    None => Error::new(Reason::AlreadyExists, format!("{id} exists already"))
+                        .with("id", id.as_str()),
+                });
             }
             sessions.push(session);
         }
@@ -441,6 +448,7 @@ impl Engine {
     pub fn update_session(&self, id: &SessionId, change: UpdateSession) -> Result<SessionInfo> {
         change.display_name.iter().try_for_each(|n| check_text("display_name", n))?;
         change.labels.iter().try_for_each(check_labels)?;
+        check_ttl(change.ttl_ns.flatten())?;
         let mut expires_ns = None;
         let changed = self.change_record(id, |rec, now| {
             if change.if_generation.is_some_and(|g| g != rec.generation) {
@@ -483,6 +491,7 @@ impl Engine {
     /// Moves a session out of RAM until it is resumed. Refused while mounts are attached or files are open; who still holds the session
     /// is refused from then on.
     pub fn archive_session(&self, id: &SessionId) -> Result<SessionInfo> {
+        let _room = if self.resident(id).is_none() { Some(self.load_turn.lock()) } else { None };
         let turn = self.record_turn(id);
         let mut record = self.session_record(id)?;
         if record.archived {
@@ -556,11 +565,22 @@ impl Engine {
 struct Wanted<'a> {
     engine: &'a Engine,
     ids: &'a [SessionId],
+    /// The field of the request that has the id of this index.
+    field: fn(usize) -> String,
 }
 
 impl<'a> Wanted<'a> {
-    fn none(engine: &'a Engine) -> Self {
-        Self { engine, ids: &[] }
+    fn none(engine: &'a Engine, field: fn(usize) -> String) -> Self {
+        Self { engine, ids: &[], field }
+    }
+
+    /// The error for one that is not free.
+    fn taken(&self, n: usize, id: &SessionId) -> Error {
+        let field = (self.field)(n);
+        Error::new(Reason::AlreadyExists, format!("{field}: {id} exists already"))
+            .with("id", id.as_str())
+            .with("field", field)
+            .next("choose another id, or leave it out and the server makes one")
     }
 
     /// Reserves ids, if they are free.
@@ -568,20 +588,22 @@ impl<'a> Wanted<'a> {
         for (n, id) in want.iter().enumerate() {
             // Ids that the server makes are not looked up before they are used: nobody else may have one.
             if id.looks_made() {
+                let field = (self.field)(n);
                 return Err(Error::new(
                     Reason::InvalidId,
-                    format!("{id} has the form of ids that the server makes"),
+                    format!("{field}: {id} has the form of ids that the server makes"),
                 )
                 .with("id", id.as_str())
+                .with("field", field)
                 .next("choose another id, for example a longer or shorter one, or none"));
             }
             if !self.engine.wanted.lock().insert(id.clone()) {
-                return Err(taken(id));
+                return Err(self.taken(n, id));
             }
             self.ids = &want[..=n];
             // Only now: whoever had it reserved until a moment ago has made it, and it is seen, or has given it up.
             if self.engine.resident(id).is_some() || self.engine.is_known(id)? {
-                return Err(taken(id));
+                return Err(self.taken(n, id));
             }
         }
         Ok(())
@@ -645,10 +667,6 @@ fn info(session: &Session, record: SessionRec) -> SessionInfo {
     }
 }
 
-fn taken(id: &SessionId) -> Error {
-    Error::new(Reason::AlreadyExists, format!("{id} exists already")).with("id", id.as_str())
-}
-
 /// Every fork is in the answer with its labels: refused before, not after, when that would be more than a message holds.
 fn check_answer(want: &Fork) -> Result<()> {
     let labels: usize = want.labels.iter().map(|(k, v)| k.len() + v.len() + 8).sum();
@@ -674,6 +692,16 @@ pub(crate) fn check_text(field: &'static str, text: &str) -> Result<()> {
         return Err(Error::above(field, limits::MAX_MESSAGE_BYTES, "bytes"));
     }
     Ok(())
+}
+
+/// One that is over at once would make what is gone before anybody has seen it.
+pub(crate) fn check_ttl(ttl_ns: Option<i64>) -> Result<()> {
+    match ttl_ns {
+        Some(..=0) => Err(Error::invalid("ttl", "more than 0s, or none")
+            .with("limit", "0s")
+            .next("leave it out to keep the session until it is deleted; to end one now, delete it")),
+        _ => Ok(()),
+    }
 }
 
 pub(crate) fn check_labels(labels: &Labels) -> Result<()> {

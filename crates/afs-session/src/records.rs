@@ -5,7 +5,9 @@
 //! Every value starts with a version byte; a newer one is refused, damage is `CORRUPT`. Field order is the format.
 
 use afs_core::codec::{Dec, Enc};
-use afs_types::{CheckpointId, CommitId, LayerId, Result, SessionId, SourceId, VersionId, limits};
+use afs_types::{
+    CheckpointId, CommitId, Error, LayerId, Reason, Result, SessionId, SourceId, VersionId, limits,
+};
 use std::collections::BTreeMap;
 use std::ops::Deref;
 
@@ -145,13 +147,45 @@ pub struct SourceRec {
     /// The newest version.
     pub head: Option<VersionId>,
     /// Why the last import failed.
-    pub failure: Option<String>,
+    pub failure: Option<ImportFailure>,
     /// For filters.
     pub labels: Labels,
     /// When made, nanoseconds.
     pub created_ns: i64,
     /// When changed, nanoseconds.
     pub updated_ns: i64,
+}
+
+/// Why an import failed.
+///
+/// Stored as one text: the reason's name, a line end, the message. What has no such first line is from before reasons were kept, when every
+/// failure was told as one of the source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImportFailure {
+    /// The reason of the error.
+    pub reason: Reason,
+    /// Its message.
+    pub message: String,
+}
+
+impl ImportFailure {
+    fn to_text(&self) -> String {
+        format!("{}\n{}", self.reason.as_str(), self.message)
+    }
+    fn from_text(text: String) -> Self {
+        let parts =
+            text.split_once('\n').and_then(|(name, said)| Some((Reason::from_wire(name)?, said.to_owned())));
+        match parts {
+            Some((reason, message)) => Self { reason, message },
+            None => Self { reason: Reason::SourceUnavailable, message: text },
+        }
+    }
+}
+
+impl From<&Error> for ImportFailure {
+    fn from(error: &Error) -> Self {
+        Self { reason: error.reason, message: error.message().to_owned() }
+    }
 }
 
 /// One immutable base.
@@ -443,7 +477,7 @@ impl Stored for SourceRec {
         put_text(e, &self.location);
         put_opt(e, self.reference.as_deref());
         put_opt(e, self.head.as_ref().map(VersionId::as_str));
-        put_opt(e, self.failure.as_deref());
+        put_opt(e, self.failure.as_ref().map(ImportFailure::to_text).as_deref());
         put_labels(e, &self.labels);
         e.i64(self.created_ns).i64(self.updated_ns);
     }
@@ -454,7 +488,7 @@ impl Stored for SourceRec {
             location: text(d)?,
             reference: opt_text(d)?,
             head: id!(opt d, VersionId)?,
-            failure: opt_text(d)?,
+            failure: opt_text(d)?.map(ImportFailure::from_text),
             labels: labels(d)?,
             created_ns: d.i64()?,
             updated_ns: d.i64()?,
@@ -659,7 +693,7 @@ mod tests {
             location: "/x".into(),
             reference: Some("main".into()),
             head: Some(version.clone()),
-            failure: Some("f".into()),
+            failure: Some(ImportFailure { reason: Reason::HostileTree, message: "f".into() }),
             labels,
             created_ns: 1,
             updated_ns: 2,
@@ -690,6 +724,19 @@ mod tests {
             created_ns: 4,
         });
         check(&RequestRec { fingerprint: [7; 32], answer: vec!["a".into()], created_ns: 5 });
+    }
+
+    #[test]
+    fn a_failure_keeps_its_reason_and_one_from_before_reasons_is_of_the_source() {
+        let back = |text: &str| ImportFailure::from_text(text.to_owned());
+        for reason in Reason::ALL {
+            let failure = ImportFailure { reason: *reason, message: "/x: one\ntwo".into() };
+            assert_eq!(back(&failure.to_text()), failure);
+        }
+        for old in ["git fetch: no\nsuch host", "", "HOSTILE_TREE", "HOSTILE_TREE: x\ny"] {
+            let want = ImportFailure { reason: Reason::SourceUnavailable, message: old.into() };
+            assert_eq!(back(old), want);
+        }
     }
 
     #[test]

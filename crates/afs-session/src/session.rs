@@ -10,9 +10,11 @@
 
 mod handles;
 mod life;
+mod room;
 mod watch;
 
 use crate::family::Family;
+use crate::overlays::{Own, Reserved, Share};
 use crate::records::{StartRec, Stored, op_key, start_key};
 use crate::segments;
 use crate::shared::Shared;
@@ -28,6 +30,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 
 pub(crate) use life::apply_seals;
+pub(crate) use room::all_full;
 pub use watch::{Invalidation, WatchGuard};
 use watch::{Watchers, news, tell};
 
@@ -63,6 +66,8 @@ pub(crate) enum Life {
 
 pub(crate) struct State {
     tree: Tree,
+    /// What the tree takes of the RAM for overlays.
+    own: Own,
     seq: u64,
     place: Place,
     /// Where this session went on in this start of the server; none before its first change there.
@@ -88,8 +93,15 @@ struct Place {
     depth: u32,
     /// The tree at the start of an owned layer, from which its delta is made. None if the session has no layer of its own, as nearly all
     /// idle forks: boxed, so that they pay for a pointer.
-    start: Option<Box<Tree>>,
+    start: Option<Box<Start>>,
     start_seq: u64,
+}
+
+/// A tree, and what keeps it counted.
+#[derive(Clone)]
+struct Start {
+    tree: Tree,
+    _share: Option<Arc<Share>>,
 }
 
 impl Place {
@@ -109,7 +121,7 @@ impl State {
     }
     fn cut(&self) -> CutRef<'_> {
         let Place { layer, depth, .. } = self.place;
-        CutRef { layer, depth, seq: self.seq, tree: &self.tree }
+        CutRef { layer, depth, seq: self.seq, tree: &self.tree, share: self.own.shared() }
     }
     /// The number after which the next change is numbered. In each start of the server a session's numbers begin anew, above all that a
     /// crash can have taken back, so that no number, and nothing made of one (a revision, an etag), ever means two changes.
@@ -145,7 +157,11 @@ impl State {
     }
     /// Whether it may be neither archived nor deleted without force.
     fn in_use(&self) -> bool {
-        self.handles.is_some() || self.watchers.iter().any(|all| all.iter().any(|w| w.is_use))
+        self.handles.is_some() || self.mounts() > 0
+    }
+    /// Mounts of this session alone.
+    fn mounts(&self) -> usize {
+        self.watchers.iter().flat_map(|all| all.iter()).filter(|w| w.is_use).count()
     }
 }
 
@@ -193,6 +209,8 @@ pub(crate) struct Cut {
     pub(crate) depth: u32,
     pub(crate) seq: u64,
     pub(crate) tree: Tree,
+    /// What the tree takes of the RAM for overlays, all but what is its session's own.
+    pub(crate) share: Option<Arc<Share>>,
 }
 
 /// The same while the session's lock is held: the tree is still the session's, and only who keeps it copies it.
@@ -201,17 +219,20 @@ pub(crate) struct CutRef<'a> {
     pub(crate) depth: u32,
     pub(crate) seq: u64,
     pub(crate) tree: &'a Tree,
+    pub(crate) share: Option<&'a Arc<Share>>,
 }
 
 impl Cut {
     pub(crate) fn view(&self) -> CutRef<'_> {
-        CutRef { layer: self.layer, depth: self.depth, seq: self.seq, tree: &self.tree }
+        let Self { layer, depth, seq, ref tree, ref share } = *self;
+        CutRef { layer, depth, seq, tree, share: share.as_ref() }
     }
 }
 
 impl CutRef<'_> {
     pub(crate) fn to_cut(&self) -> Cut {
-        Cut { layer: self.layer, depth: self.depth, seq: self.seq, tree: self.tree.clone() }
+        let Self { layer, depth, seq, tree, share } = *self;
+        Cut { layer, depth, seq, tree: tree.clone(), share: share.cloned() }
     }
 }
 
@@ -243,8 +264,10 @@ impl Ctx<'_> {
 pub(crate) struct Txn<'a> {
     tree: Tree,
     ops: Vec<Op>,
-    /// The session's revision before.
+    /// The session's revision before, and what its overlay took.
     before: u64,
+    before_bytes: u64,
+    reserved: Reserved,
     seq: u64,
     now_ns: i64,
     session: &'a Session,
@@ -270,6 +293,7 @@ impl Txn<'_> {
             self.session.check_room(&self.tree, &op)?;
             self.seq += 1;
             self.tree.apply(&op, self.seq);
+            self.reserved.set(self.tree.overlay_bytes().saturating_sub(self.before_bytes));
             self.ops.push(op);
         }
         Ok(())
@@ -296,9 +320,15 @@ impl Session {
         last: Position,
     ) -> Arc<Self> {
         let start_seq = owned_from.as_ref().map_or(cut.seq, |(_, seq)| *seq);
-        let below = owned_from.map(|(tree, _)| Box::new(tree));
+        let below = owned_from.map(|(tree, _)| {
+            let _share = Share::of_new(&tree, &shared.overlays);
+            Box::new(Start { tree, _share })
+        });
         let now_ns = shared.now_ns();
-        Self::build(id, shared, family, &cut.view(), (below, start_seq), (Life::Open, last, start), now_ns)
+        let life = (Life::Open, last, start);
+        let session = Self::build(id, shared, family, &cut.view(), (below, start_seq), life, now_ns);
+        session.state.write().counted(0, &shared.overlays);
+        session
     }
 
     /// One that is about to be made; it takes calls after [`Session::begin`].
@@ -320,7 +350,7 @@ impl Session {
         shared: &Arc<Shared>,
         family: &Arc<Family>,
         cut: &CutRef<'_>,
-        (below, start_seq): (Option<Box<Tree>>, u64),
+        (below, start_seq): (Option<Box<Start>>, u64),
         (life, last, start): (Life, Position, Option<StartRec>),
         now_ns: i64,
     ) -> Arc<Self> {
@@ -341,6 +371,7 @@ impl Session {
             family: family.clone(),
             state: RwLock::new(State {
                 tree: cut.tree.clone(),
+                own: Own::on(cut.share.cloned(), cut.tree),
                 seq: cut.seq,
                 place: Place { layer: cut.layer, depth: cut.depth, start: below, start_seq },
                 start,
@@ -411,6 +442,10 @@ impl Session {
     pub(crate) fn used_ns(&self) -> i64 {
         self.used_ns.load(Ordering::Relaxed)
     }
+    /// Whether its leaving RAM can free any of what overlays take.
+    pub(crate) fn has_overlay(&self) -> bool {
+        self.state.read().own.has_any()
+    }
     /// True when nobody has files open or watches.
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.state.read();
@@ -465,6 +500,7 @@ impl Session {
         for (seq, reap) in (seq + 1..).zip(&reaps) {
             state.tree.apply(reap, seq);
         }
+        state.counted(1 + reaps.len(), &self.shared.overlays);
         state.reaped(now_ns, reaps.len());
         (state.seq, state.changed_ns) = (seq + reaps.len() as u64, now_ns);
         let stamp = state.stamp();
@@ -490,6 +526,8 @@ impl Session {
             tree: state.tree.clone(),
             ops: Vec::new(),
             before: state.seq,
+            before_bytes: state.tree.overlay_bytes(),
+            reserved: Reserved::new(&self.shared.overlays),
             seq: state.base_seq(),
             now_ns,
             session: self,
@@ -523,6 +561,7 @@ impl Session {
         let news = news(state.watchers.as_deref(), &state.tree, last_seq, &ops);
         state.tree = tree;
         if !ops.is_empty() {
+            state.counted(ops.len(), &self.shared.overlays);
             state.reaped(now_ns, reap_count);
         }
         (state.seq, state.changed_ns) = (last_seq, now_ns);
@@ -539,6 +578,8 @@ impl Session {
         let now_ns = self.shared.now_ns();
         let mut block = limits::MAX_INO + 1..Ino::MAX;
         change(&mut Txn {
+            before_bytes: tree.overlay_bytes(),
+            reserved: Reserved::new(&self.shared.overlays),
             tree,
             ops: Vec::new(),
             before: stamp.seq,
@@ -563,24 +604,6 @@ impl Session {
     fn prepare(&self) -> Result<()> {
         self.family.prepare(&self.shared);
         self.shared.ports.journal.wait_for_room()
-    }
-
-    /// Refuses to grow an overlay that is as large as one may be. What makes it no larger is never refused, nor, for half as much again, are
-    /// deletions: whoever has to make room must be able to.
-    fn check_room(&self, tree: &Tree, op: &Op) -> Result<()> {
-        let (most, bytes) = (self.shared.config.overlay_bytes, tree.overlay_bytes());
-        if bytes < most || matches!(op, Op::Unlink { .. } if bytes < most + most / 2) {
-            return Ok(());
-        }
-        let mut after = tree.clone();
-        after.apply(op, 0);
-        if after.overlay_bytes() <= bytes {
-            return Ok(());
-        }
-        let message = format!("{}: what it changed takes {most} bytes of the server's memory", self.id);
-        Err(Error::new(Reason::QuotaExceeded, message)
-            .with("limit", most.to_string())
-            .next("delete files in it, or commit it and go on in a session on the new version"))
     }
 
     /// Where it went on in this start of the server, also if the journal does not have that yet.

@@ -2,14 +2,16 @@
 
 use crate::background::Background;
 use crate::memory::Memory;
+use crate::overlays::Overlays;
 use crate::records::Stored;
-use crate::session::{Cut, FoldJob};
+use crate::session::FoldJob;
+use crate::trees::Trees;
 use afs_store::{Batch, BlobStore, Journal, Position, Space};
 use afs_types::{Clock, IdGen, LayerId, Result, Rng, limits};
-use moka::sync::Cache;
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// Settings of the engine. Plain data; every one has a bound.
@@ -35,6 +37,8 @@ pub struct EngineConfig {
     pub memory_waiters: usize,
     /// Bytes of RAM that the overlay of one session may take.
     pub overlay_bytes: u64,
+    /// The same for all sessions together; idle ones leave RAM from three quarters of it on.
+    pub all_overlays_bytes: u64,
 }
 
 impl EngineConfig {
@@ -50,6 +54,7 @@ impl EngineConfig {
             max_operations: limits::MAX_OPERATIONS,
             memory_waiters: 16,
             overlay_bytes: limits::MAX_OVERLAY_BYTES,
+            all_overlays_bytes: 4 * limits::MAX_OVERLAY_BYTES,
             layer_records: limits::MAX_LAYER_RECORDS,
         }
     }
@@ -85,17 +90,15 @@ pub(crate) struct Shared {
     /// This start of the server; in every record.
     pub(crate) epoch: u32,
     layers: Mutex<Lease>,
-    /// Trees at the end of closed layers, so that forks of a checkpoint need not load it.
-    pub(crate) trees: Cache<LayerId, Cut>,
+    pub(crate) trees: Trees,
     pub(crate) background: Background,
     /// For contents of files.
     pub(crate) memory: Memory,
+    /// For what sessions changed.
+    pub(crate) overlays: Arc<Overlays>,
+    /// Nobody waits any more for calls that take long.
+    pub(crate) stop: Arc<AtomicBool>,
 }
-
-/// Overlay entries of all trees that are kept; they share most of them, so this is the worst case of some 250 MB.
-const TREE_CACHE_ENTRIES: u64 = 1 << 20;
-/// A tree that nobody asked for goes after this time.
-const TREE_CACHE_IDLE: Duration = Duration::from_secs(600);
 
 /// Numbers handed out one by one, whose high-water mark is in the journal before a record can use them.
 struct Lease {
@@ -113,25 +116,25 @@ impl Shared {
         }
         let next = read_u64(&*ports.journal, LAYER_MARK)?.unwrap_or(1);
         let epoch = ports.journal.durable().epoch;
-        let trees = Cache::builder()
-            .max_capacity(TREE_CACHE_ENTRIES)
-            .weigher(|_, cut: &Cut| {
-                u32::try_from(cut.tree.overlay_len()).unwrap_or(u32::MAX).saturating_add(8)
-            })
-            .time_to_idle(TREE_CACHE_IDLE)
-            .build();
         let layers = Mutex::new(Lease { next, end: next });
         let (background, memory) = (Background::default(), Memory::new(config.memory_waiters));
-        Ok(Arc::new(Self { ports, config, epoch, layers, trees, background, memory }))
+        let overlays = Overlays::new(config.all_overlays_bytes);
+        let (trees, stop) = (Trees::default(), Arc::default());
+        Ok(Arc::new(Self { ports, config, epoch, layers, trees, background, memory, overlays, stop }))
     }
 
     /// Hands a closed layer, if there is one, to the folding thread; when that is behind, the layer simply stays as records.
     pub(crate) fn queue_fold(&self, job: Option<Box<FoldJob>>) {
         if let Some(job) = job {
-            self.trees.insert(job.cut.layer, job.cut.clone());
-            if !self.background.push(job) {
-                tracing::debug!("the folding queue is full: a layer stays as records");
-            }
+            self.trees.insert(job.cut.clone());
+            self.queue_uncounted(job);
+        }
+    }
+
+    /// The same for a layer whose tree is not kept.
+    pub(crate) fn queue_uncounted(&self, job: Box<FoldJob>) {
+        if !self.background.push(job) {
+            tracing::debug!("the folding queue is full: a layer stays as records");
         }
     }
 

@@ -8,7 +8,7 @@
 //! Deliberately absent: how imports run ([`crate::imports`]).
 
 use crate::engine::Engine;
-use crate::imports::Import;
+use crate::imports::{Import, ImportProgress};
 use crate::lifecycle::{Page, Room, check_labels, check_text, page_size};
 use crate::records::{Labels, SessionRec, SourceRec, Stored, VersionRec};
 use crate::requests::Begin;
@@ -54,8 +54,8 @@ pub struct SourceInfo {
     pub record: SourceRec,
     /// How far it is.
     pub state: SourceState,
-    /// Phase, steps done, steps in all when known.
-    pub progress: Option<(String, u64, Option<u64>)>,
+    /// How far the import is that runs.
+    pub progress: Option<ImportProgress>,
     /// The import that runs.
     pub run: Option<ImportRun>,
 }
@@ -107,7 +107,8 @@ impl Engine {
                 let id = wanted.unwrap_or_else(|| SourceId::from_ulid(self.shared.next_ulid()));
                 if self.shared.read::<SourceRec>(Space::Source, id.as_str().as_bytes())?.is_some() {
                     return Err(Error::new(Reason::AlreadyExists, format!("{id} exists already"))
-                        .with("id", id.as_str()));
+                        .with("id", id.as_str())
+                        .next("choose another id, or leave it out; to import it again: refresh the source"));
                 }
                 if named.is_none() {
                     batch.put(Space::Name, key, id.as_str());
@@ -329,7 +330,10 @@ impl Engine {
                 .next(format!("wait for it: aether source show {id}")),
             _ => Error::new(
                 Reason::WrongState,
-                format!("{id} has no version: {}", info.record.failure.as_deref().unwrap_or(INTERRUPTED)),
+                format!(
+                    "{id} has no version: {}",
+                    info.record.failure.as_ref().map_or(INTERRUPTED, |failure| &failure.message)
+                ),
             )
             .next(format!("import it again: aether source refresh {id}")),
         })

@@ -53,11 +53,15 @@ pub const MAX_MESSAGE_ELEMENTS: usize = 200_000;
 pub const MAX_INTAKE_BYTES: usize = 256 << 20;
 /// Longest time from the first to the last byte of one message or JSON body, in milliseconds.
 pub const MAX_MESSAGE_TIME_MS: u64 = 120_000;
+/// Most bytes of answers that one connection has not read: beyond it, it is refused calls.
+pub const MAX_ANSWERS_OF_CONNECTION_BYTES: usize = 64 << 20;
+/// The same of all connections together.
+pub const MAX_ANSWERS_BYTES: usize = 512 << 20;
 /// Most bytes of one page of a list; it ends early when it would have more, and goes on with its token.
 pub const MAX_PAGE_BYTES: usize = 3 << 20;
 /// Most bytes of a stream that are ready before its reader takes them.
 pub const MAX_STREAM_AHEAD_BYTES: usize = 4 << 20;
-/// How long the reader of a stream may take nothing before it is cut, in milliseconds.
+/// How long the reader of a stream, or of answers, may take nothing before it is cut, in milliseconds.
 pub const MAX_READER_PAUSE_MS: u64 = 60_000;
 /// Least bytes a second of an upload's sender and of a stream's reader, over any time longer than `MAX_READER_PAUSE_MS` or
 /// `MAX_SENDER_PAUSE_MS`: who is slower loses its turn to others.
@@ -102,10 +106,22 @@ pub const MAX_IGNORE_FILE_BYTES: usize = 1 << 20;
 pub const MAX_IGNORE_FILE_PATTERNS: usize = 10_000;
 /// Longest pattern of a `.gitignore`, in bytes: a few times what the longest path takes.
 pub const MAX_IGNORE_PATTERN_BYTES: usize = 4 * MAX_PATH_BYTES;
+/// Most bytes of files that one commit writes, holes included: each is read, hashed and compressed while the call waits.
+pub const MAX_COMMIT_BYTES: u64 = 64 << 30;
 /// Most bytes of all `.gitignore`s with patterns that one commit or search reads.
 pub const MAX_IGNORES_BYTES: usize = 2 << 20;
 /// Most patterns of all of them.
 pub const MAX_IGNORES_PATTERNS: usize = 40_000;
+/// Largest `.gitattributes`, in bytes. Beyond it, no commit that asks for its lines is made.
+pub const MAX_ATTRIBUTES_FILE_BYTES: usize = 1 << 20;
+/// Most lines with a pattern or a macro of one `.gitattributes`.
+pub const MAX_ATTRIBUTES_FILE_LINES: usize = 10_000;
+/// Most bytes of all `.gitattributes` with such lines that one commit reads.
+pub const MAX_ATTRIBUTES_BYTES: usize = 2 << 20;
+/// Most such lines of all of them.
+pub const MAX_ATTRIBUTES_LINES: usize = 40_000;
+/// Longest text from `$Id:` to the dollar sign or the end of the line, in bytes, of a file that a commit converts with `ident`.
+pub const MAX_IDENT_BYTES: usize = 1 << 20;
 /// Blobs below this size live compressed in packs, others as one raw file each, in bytes (DESIGN 2.6).
 pub const PACK_BLOB_BYTES: u64 = 256 << 10;
 /// Largest blob that a pack may hold, in bytes: one of `PACK_BLOB_BYTES` or more that came compressed stays so until it is first read.

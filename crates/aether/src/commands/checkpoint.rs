@@ -1,8 +1,8 @@
 //! `aether checkpoint`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
 
-use crate::commands::all_pages;
+use crate::commands::pages;
 use crate::context::Context;
-use crate::output::{fields, paragraph, shown, table};
+use crate::output::{fields, paragraph, shown};
 use crate::{text, values};
 use afs_client::api;
 use afs_types::{CheckpointId, Result, SessionId};
@@ -13,42 +13,48 @@ use clap::{Args, Subcommand};
 pub(crate) enum Command {
     Create(Create),
     List(List),
+    /// Show one checkpoint
     Show(One),
     Restore(Restore),
+    /// Delete one checkpoint
     Delete(One),
 }
 
 /// Name the current instant and print the checkpoint's id
 #[derive(Args)]
 pub(crate) struct Create {
+    /// Id of the session
     #[arg(value_parser = values::session_id)]
     session: SessionId,
     /// Name
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     name: String,
     /// Why
-    #[arg(short, long, default_value = "")]
+    #[arg(short, long, default_value = "", hide_default_value = true)]
     message: String,
 }
 
 /// List checkpoints
 #[derive(Args)]
 pub(crate) struct List {
+    /// Id of the session
     #[arg(value_parser = values::session_id)]
     session: SessionId,
     /// Also those that the server made before a restore
     #[arg(long)]
     automatic: bool,
-    /// Most checkpoints to show
-    #[arg(long, default_value_t = 1000)]
-    limit: usize,
+    /// Most checkpoints to show; default: all
+    #[arg(long)]
+    limit: Option<usize>,
 }
 
-/// Show or delete one checkpoint
+/// One checkpoint
 #[derive(Args)]
 pub(crate) struct One {
+    /// Id of the session
     #[arg(value_parser = values::session_id)]
     session: SessionId,
+    /// Id of the checkpoint
     #[arg(value_parser = values::checkpoint_id)]
     checkpoint: CheckpointId,
 }
@@ -56,12 +62,14 @@ pub(crate) struct One {
 /// Take a session back to a checkpoint; the state before is kept as an automatic checkpoint
 #[derive(Args)]
 pub(crate) struct Restore {
+    /// Id of the session
     #[arg(value_parser = values::session_id)]
     session: SessionId,
+    /// Id of the checkpoint
     #[arg(value_parser = values::checkpoint_id)]
     checkpoint: CheckpointId,
     /// Only if the session is still at this revision
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
     if_revision: u64,
 }
 
@@ -119,27 +127,26 @@ impl Command {
 
 async fn list(cx: &Context, c: List) -> Result<()> {
     let client = cx.client()?;
-    let request = |page_token| api::ListCheckpointsRequest {
+    let request = |page_size, page_token| api::ListCheckpointsRequest {
         session_id: c.session.to_string(),
-        page_size: 0,
+        page_size,
         page_token,
         include_automatic: c.automatic,
     };
-    let checkpoints = all_pages!(c.limit, |token| client.list_checkpoints(request(token)), checkpoints);
-    cx.out.result(&checkpoints, |_| {
-        let rows = checkpoints.iter().map(|k| {
-            let kind = if k.automatic { "automatic" } else { "" };
-            [
-                k.checkpoint_id.clone(),
-                k.name.clone(),
-                k.revision.to_string(),
-                kind.to_owned(),
-                text::time(k.create_time.as_ref()),
-            ]
-        });
-        table(["CHECKPOINT", "NAME", "REVISION", "KIND", "CREATED"], rows)
-    });
-    Ok(())
+    let page = async |size, token| {
+        client.list_checkpoints(request(size, token)).await.map(|p| (p.checkpoints, p.next_page_token))
+    };
+    let row = |k: &api::Checkpoint| {
+        let kind = if k.automatic { "automatic" } else { "" };
+        [
+            k.checkpoint_id.clone(),
+            k.name.clone(),
+            k.revision.to_string(),
+            kind.to_owned(),
+            text::time(k.create_time.as_ref()),
+        ]
+    };
+    pages::list(cx, c.limit, ["CHECKPOINT", "NAME", "REVISION", "KIND", "CREATED"], page, row).await
 }
 
 fn show(cx: &Context, k: &api::Checkpoint) {

@@ -1,8 +1,8 @@
 //! `aether commit`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
 
-use crate::commands::all_pages;
+use crate::commands::pages;
 use crate::context::Context;
-use crate::output::{fields, paragraph, shown, table};
+use crate::output::{fields, paragraph, shown};
 use crate::{text, values};
 use afs_client::api;
 use afs_types::{CommitId, Result, SessionId};
@@ -19,22 +19,23 @@ pub(crate) enum Command {
 /// Make a git commit of the session's tracked content and print the commit's id; nothing leaves the server
 #[derive(Args)]
 pub(crate) struct Create {
+    /// Id of the session
     #[arg(value_parser = values::session_id)]
     session: SessionId,
     /// Commit message
     #[arg(short, long)]
     message: String,
     /// Author's name
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     author_name: String,
     /// Author's address
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     author_email: String,
     /// Also when nothing changed
     #[arg(long)]
     allow_empty: bool,
     /// Only if the session is still at this revision
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
     if_revision: u64,
 }
 
@@ -44,14 +45,15 @@ pub(crate) struct List {
     /// Only of this session
     #[arg(value_parser = values::session_id)]
     session: Option<SessionId>,
-    /// Most commits to show
-    #[arg(long, default_value_t = 1000)]
-    limit: usize,
+    /// Most commits to show; default: all
+    #[arg(long)]
+    limit: Option<usize>,
 }
 
 /// Show one commit
 #[derive(Args)]
 pub(crate) struct Show {
+    /// Id of the commit
     #[arg(value_parser = values::commit_id)]
     commit: CommitId,
 }
@@ -78,16 +80,13 @@ impl Command {
                 ));
             }
             Self::List(c) => {
-                let request = |page_token| api::ListCommitsRequest {
-                    session_id: c.session.as_ref().map(ToString::to_string).unwrap_or_default(),
-                    page_size: 0,
-                    page_token,
+                let page = async |page_size, page_token| {
+                    let session_id = c.session.as_ref().map(ToString::to_string).unwrap_or_default();
+                    let request = api::ListCommitsRequest { session_id, page_size, page_token };
+                    client.list_commits(request).await.map(|p| (p.commits, p.next_page_token))
                 };
-                let commits = all_pages!(c.limit, |token| client.list_commits(request(token)), commits);
-                cx.out.result(&commits, |_| {
-                    let rows = commits.iter().map(row);
-                    table(["COMMIT", "GIT", "SESSION", "FILES", "BRANCH", "MESSAGE", "CREATED"], rows)
-                });
+                let head = ["COMMIT", "GIT", "SESSION", "FILES", "BRANCH", "MESSAGE", "CREATED"];
+                pages::list(cx, c.limit, head, page, row).await?;
             }
             Self::Show(c) => {
                 let request = api::GetCommitRequest { commit_id: c.commit.to_string() };

@@ -8,6 +8,7 @@ use clap_complete::Shell;
 /// Print a completion script, e.g. `source <(aether completion bash)`
 #[derive(Args)]
 pub(crate) struct Completion {
+    /// Shell that reads the script
     shell: Supported,
 }
 

@@ -10,11 +10,13 @@ use clap::Args;
 /// What differs between two states of a session, by default between its base and now
 #[derive(Args)]
 pub(crate) struct Diff {
+    /// Id of the session
     #[arg(value_parser = values::session_id)]
     session: SessionId,
     /// Only these paths and what is below them
     paths: Vec<String>,
-    /// State to compare from: `base`, `live`, or a checkpoint, commit or session of the same base
+    /// State to compare from: `base`, `live`, or a checkpoint, commit or session of the same base. A commit is the whole state that was
+    /// committed, with the ignored and untracked files that its git commit does not hold
     #[arg(long, default_value = "base")]
     base: String,
     /// State to compare to
@@ -32,6 +34,9 @@ pub(crate) struct Diff {
     /// Lines around each change
     #[arg(short = 'U', long = "context", default_value_t = 3)]
     context: u32,
+    /// Also what lies in a `.git`, which is left out otherwise unless one of the paths leads into it
+    #[arg(long)]
+    include_git_dir: bool,
 }
 
 impl Diff {
@@ -43,6 +48,7 @@ impl Diff {
             paths: self.paths,
             name_only: self.name_only,
             context_lines: self.context,
+            include_git_dir: self.include_git_dir,
         };
         let mut changes = cx.client()?.diff(request).await?;
         while let Some(change) = changes.next().await? {

@@ -8,6 +8,7 @@ mod diff;
 mod doctor;
 mod fs;
 mod mount;
+mod pages;
 mod promote;
 mod session;
 mod source;
@@ -44,6 +45,11 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether it starts something at the server that goes on when it is interrupted.
+    pub(crate) fn starts_imports(&self) -> bool {
+        matches!(self, Self::Source(_) | Self::Session(_))
+    }
+
     /// Whether it must tidy up when interrupted.
     pub(crate) fn handles_signals(&self) -> bool {
         matches!(self, Self::Mount(_))
@@ -69,20 +75,3 @@ impl Command {
         Ok(())
     }
 }
-
-/// Pages of a list, one after the other, until there are enough.
-macro_rules! all_pages {
-    ($limit:expr, |$token:ident| $call:expr, $items:ident) => {{
-        let (mut items, mut $token) = (Vec::new(), String::new());
-        loop {
-            let page = $call.await?;
-            items.extend(page.$items);
-            $token = page.next_page_token;
-            if $token.is_empty() || items.len() >= $limit {
-                items.truncate($limit);
-                break items;
-            }
-        }
-    }};
-}
-pub(crate) use all_pages;

@@ -98,6 +98,7 @@ impl Mount {
                 .map_err(|e| Error::io("hear from the mount process", e))?;
         }
         match serde_json::from_str::<Record>(&line) {
+            Ok(_) if cx.out.quiet && !cx.out.json => Ok(()),
             Ok(record) => {
                 cx.out.result(&record, |style| {
                     fields(

@@ -10,13 +10,14 @@ use clap::Args;
 /// Push a commit as a branch to the source it came from; never over somebody else's commit
 #[derive(Args)]
 pub(crate) struct Promote {
+    /// Id of the commit
     #[arg(value_parser = values::commit_id)]
     commit: CommitId,
     /// Branch to push; default: aether/SESSION
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     branch: String,
     /// Replace the branch only if it is still at this git commit, also when that is no fast-forward
-    #[arg(long, default_value = "", value_name = "OID")]
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "OID")]
     if_branch_oid: String,
     /// Only if there is no such branch yet
     #[arg(long, conflicts_with = "if_branch_oid")]

@@ -1,9 +1,9 @@
 //! `aether session`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
 
-use crate::commands::all_pages;
+use crate::commands::pages;
 use crate::context::Context;
-use crate::imports::{self, Naming};
-use crate::output::{fields, shown, table};
+use crate::imports;
+use crate::output::{fields, shown};
 use crate::{text, values};
 use afs_client::{FieldMask, api, to_duration};
 use afs_types::{CheckpointId, Clock, CommitId, Error, Result, SessionId, SourceId, SystemClock};
@@ -17,10 +17,13 @@ use std::time::Duration;
 pub(crate) enum Command {
     Create(Create),
     List(List),
+    /// Show one session
     Show(One),
     Update(Update),
     Fork(Fork),
+    /// Take a session out of the server's memory; its id and its files stay, and `resume` brings it back
     Archive(One),
+    /// Bring an archived session back to work
     Resume(One),
     Delete(Delete),
 }
@@ -49,13 +52,13 @@ pub(crate) struct Create {
     #[command(flatten)]
     start: Start,
     /// Version of the source; default: the newest
-    #[arg(long, requires = "source", default_value = "")]
+    #[arg(long, requires = "source", default_value = "", hide_default_value = true)]
     version: String,
     /// Id to use, `sess_` and then [a-z0-9_-]
     #[arg(long, value_parser = values::session_id)]
     id: Option<SessionId>,
     /// Name for people
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     name: String,
     /// Label; may be given several times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = values::label)]
@@ -80,9 +83,9 @@ pub(crate) struct List {
     /// Only forks of this session
     #[arg(long, value_parser = values::session_id)]
     parent: Option<SessionId>,
-    /// Most sessions to show
-    #[arg(long, default_value_t = 1000)]
-    limit: usize,
+    /// Most sessions to show; default: all
+    #[arg(long)]
+    limit: Option<usize>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -91,9 +94,10 @@ enum State {
     Archived,
 }
 
-/// Show, archive or resume one session
+/// One session
 #[derive(Args)]
 pub(crate) struct One {
+    /// Id of the session
     #[arg(value_parser = values::session_id)]
     session: SessionId,
 }
@@ -101,6 +105,7 @@ pub(crate) struct One {
 /// Change name, labels or expiry
 #[derive(Args)]
 pub(crate) struct Update {
+    /// Id of the session
     #[arg(value_parser = values::session_id)]
     session: SessionId,
     /// Name for people
@@ -123,6 +128,7 @@ pub(crate) struct Update {
 /// Copy a session, or a checkpoint or commit of it, and print the ids of the copies
 #[derive(Args)]
 pub(crate) struct Fork {
+    /// Id of the session to copy
     #[arg(value_parser = values::session_id)]
     session: SessionId,
     /// How many
@@ -131,7 +137,7 @@ pub(crate) struct Fork {
     /// Fork from this checkpoint instead of the current state
     #[arg(long, value_parser = values::checkpoint_id, conflicts_with = "commit")]
     checkpoint: Option<CheckpointId>,
-    /// Fork from this commit instead of the current state
+    /// Fork from this commit (the whole state that was committed, ignored files too) instead of the current state
     #[arg(long, value_parser = values::commit_id)]
     commit: Option<CommitId>,
     /// Id to use; may be given as often as there are forks
@@ -148,13 +154,14 @@ pub(crate) struct Fork {
 /// Delete a session and its checkpoints; forks and commits stay
 #[derive(Args)]
 pub(crate) struct Delete {
+    /// Ids of the sessions
     #[arg(required = true, value_parser = values::session_id)]
     sessions: Vec<SessionId>,
     /// Also while it is mounted
     #[arg(long)]
     force: bool,
     /// Only if it still has this etag
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     etag: String,
 }
 
@@ -191,8 +198,7 @@ async fn create(cx: &Context, c: Create) -> Result<()> {
         (None, true) => String::new(),
         (None, false) => {
             let from = imports::From::new(c.start.git.clone(), c.start.local.clone());
-            let source = imports::create(cx, &from, Naming::default()).await?;
-            imports::finish(cx, source).await?.source_id
+            imports::of_session(cx, &from).await?.source_id
         }
     };
     let request = api::CreateSessionRequest {
@@ -221,30 +227,30 @@ async fn list(cx: &Context, c: List) -> Result<()> {
         State::Active => api::SessionState::Active.into(),
         State::Archived => api::SessionState::Archived.into(),
     });
-    let request = |page_token| api::ListSessionsRequest {
-        page_size: 0,
+    let request = |page_size, page_token| api::ListSessionsRequest {
+        page_size,
         page_token,
         filter: filter.join(" AND "),
         states: state.into_iter().collect(),
         source_id: c.source.as_ref().map(ToString::to_string).unwrap_or_default(),
         parent_session_id: c.parent.as_ref().map(ToString::to_string).unwrap_or_default(),
     };
-    let sessions = all_pages!(c.limit, |token| client.list_sessions(request(token)), sessions);
-    cx.out.result(&sessions, |_| {
-        let rows = sessions.iter().map(|s| {
-            [
-                s.session_id.clone(),
-                state_text(s).to_owned(),
-                s.revision.to_string(),
-                s.source_id.clone(),
-                s.parent_session_id.clone(),
-                text::labels(&s.labels),
-                text::time(s.update_time.as_ref()),
-            ]
-        });
-        table(["SESSION", "STATE", "REVISION", "SOURCE", "PARENT", "LABELS", "UPDATED"], rows)
-    });
-    Ok(())
+    let head = ["SESSION", "STATE", "REVISION", "SOURCE", "PARENT", "LABELS", "UPDATED"];
+    let page = async |size, token| {
+        client.list_sessions(request(size, token)).await.map(|p| (p.sessions, p.next_page_token))
+    };
+    let row = |s: &api::Session| {
+        [
+            s.session_id.clone(),
+            state_text(s).to_owned(),
+            s.revision.to_string(),
+            s.source_id.clone(),
+            s.parent_session_id.clone(),
+            text::labels(&s.labels),
+            text::time(s.update_time.as_ref()),
+        ]
+    };
+    pages::list(cx, c.limit, head, page, row).await
 }
 
 async fn update(cx: &Context, c: Update) -> Result<()> {

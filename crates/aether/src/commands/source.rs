@@ -1,9 +1,9 @@
 //! `aether source`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
 
-use crate::commands::all_pages;
+use crate::commands::pages;
 use crate::context::Context;
 use crate::imports::{self, From, Naming};
-use crate::output::{fields, shown, table};
+use crate::output::{fields, shown};
 use crate::{text, values};
 use afs_client::api;
 use afs_types::{Result, SourceId};
@@ -30,7 +30,7 @@ pub(crate) struct Create {
     #[arg(long, value_parser = values::source_id)]
     id: Option<SourceId>,
     /// Name for people
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     name: String,
     /// Label; may be given several times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = values::label)]
@@ -43,14 +43,15 @@ pub(crate) struct Create {
 /// List sources
 #[derive(Args)]
 pub(crate) struct List {
-    /// Most sources to show
-    #[arg(long, default_value_t = 1000)]
-    limit: usize,
+    /// Most sources to show; default: all
+    #[arg(long)]
+    limit: Option<usize>,
 }
 
 /// Show one source
 #[derive(Args)]
 pub(crate) struct One {
+    /// Id of the source
     #[arg(value_parser = values::source_id)]
     source: SourceId,
 }
@@ -58,10 +59,11 @@ pub(crate) struct One {
 /// Import again; running sessions keep their version
 #[derive(Args)]
 pub(crate) struct Refresh {
+    /// Id of the source
     #[arg(value_parser = values::source_id)]
     source: SourceId,
     /// Another branch, tag or commit from now on
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     r#ref: String,
     /// Do not wait for the import
     #[arg(long)]
@@ -71,16 +73,18 @@ pub(crate) struct Refresh {
 /// List the versions of a source, oldest first
 #[derive(Args)]
 pub(crate) struct Versions {
+    /// Id of the source
     #[arg(value_parser = values::source_id)]
     source: SourceId,
-    /// Most versions to show
-    #[arg(long, default_value_t = 1000)]
-    limit: usize,
+    /// Most versions to show; default: all
+    #[arg(long)]
+    limit: Option<usize>,
 }
 
 /// Delete a source
 #[derive(Args)]
 pub(crate) struct Delete {
+    /// Id of the source
     #[arg(value_parser = values::source_id)]
     source: SourceId,
     /// Also when sessions use it; they go on and can be committed, but not promoted
@@ -126,50 +130,43 @@ async fn create(cx: &Context, c: Create) -> Result<()> {
     Ok(())
 }
 
-async fn list(cx: &Context, limit: usize) -> Result<()> {
+async fn list(cx: &Context, limit: Option<usize>) -> Result<()> {
     let client = cx.client()?;
-    let sources = all_pages!(
-        limit,
-        |page_token| client.list_sources(api::ListSourcesRequest { page_size: 0, page_token }),
-        sources
-    );
-    cx.out.result(&sources, |_| {
-        let rows = sources.iter().map(|s| {
-            [
-                s.source_id.clone(),
-                state(s),
-                spec(s),
-                s.head_version_id.clone(),
-                text::time(s.update_time.as_ref()),
-            ]
-        });
-        table(["SOURCE", "STATE", "FROM", "VERSION", "UPDATED"], rows)
-    });
-    Ok(())
+    let page = async |page_size, page_token| {
+        let request = api::ListSourcesRequest { page_size, page_token };
+        client.list_sources(request).await.map(|p| (p.sources, p.next_page_token))
+    };
+    let row = |s: &api::Source| {
+        [
+            s.source_id.clone(),
+            state(s),
+            spec(s),
+            s.head_version_id.clone(),
+            text::time(s.update_time.as_ref()),
+        ]
+    };
+    pages::list(cx, limit, ["SOURCE", "STATE", "FROM", "VERSION", "UPDATED"], page, row).await
 }
 
 async fn versions(cx: &Context, c: Versions) -> Result<()> {
     let client = cx.client()?;
-    let request = |page_token| api::ListSourceVersionsRequest {
-        source_id: c.source.to_string(),
-        page_size: 0,
-        page_token,
+    let page = async |page_size, page_token| {
+        let source_id = c.source.to_string();
+        let request = api::ListSourceVersionsRequest { source_id, page_size, page_token };
+        client.list_source_versions(request).await.map(|p| (p.versions, p.next_page_token))
     };
-    let versions = all_pages!(c.limit, |token| client.list_source_versions(request(token)), versions);
-    cx.out.result(&versions, |_| {
-        let rows = versions.iter().map(|v| {
-            [
-                v.version_id.clone(),
-                v.upstream_revision.chars().take(12).collect(),
-                v.file_count.to_string(),
-                text::bytes(v.logical_bytes),
-                text::bytes(v.stored_bytes),
-                text::time(v.create_time.as_ref()),
-            ]
-        });
-        table(["VERSION", "UPSTREAM", "FILES", "SIZE", "ADDED", "CREATED"], rows)
-    });
-    Ok(())
+    let row = |v: &api::SourceVersion| {
+        [
+            v.version_id.clone(),
+            v.upstream_revision.chars().take(12).collect(),
+            v.file_count.to_string(),
+            text::bytes(v.logical_bytes),
+            text::bytes(v.stored_bytes),
+            text::time(v.create_time.as_ref()),
+        ]
+    };
+    let head = ["VERSION", "UPSTREAM", "FILES", "SIZE", "ADDED", "CREATED"];
+    pages::list(cx, c.limit, head, page, row).await
 }
 
 fn show(cx: &Context, s: &api::Source) {
@@ -182,6 +179,7 @@ fn show(cx: &Context, s: &api::Source) {
                 ("state", state(s)),
                 ("from", spec(s)),
                 ("version", s.head_version_id.clone()),
+                ("progress", s.progress.as_ref().map(imports::progress_text).unwrap_or_default()),
                 ("failure", s.failure.as_ref().map(|f| f.message.clone()).unwrap_or_default()),
                 ("labels", text::labels(&s.labels)),
                 ("created", text::time(s.create_time.as_ref())),

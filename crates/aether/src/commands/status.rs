@@ -7,10 +7,11 @@ use crate::mount::{Live, Record, ask, records};
 use crate::output::{painted_fields, shown, table};
 use afs_client::api;
 use afs_fuse::Health;
-use afs_types::Result;
+use afs_types::{Error, Reason, Result};
 use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Show the server and the mounts of this machine
 #[derive(Args)]
@@ -24,14 +25,18 @@ struct Mounted {
     live: Option<Live>,
 }
 
+/// The longest wait for the server: whoever asks how things are wants to know it now, above all when they are bad.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 impl Status {
     pub(crate) async fn run(self, cx: &Context) -> Result<(), Ended> {
-        let server = match cx.client() {
-            Ok(client) => client.get_server_info(api::GetServerInfoRequest {}).await,
-            Err(error) => Err(error),
+        let server = async {
+            let client = cx.client_within(cx.timeout.min(PATIENCE))?;
+            client.get_server_info(api::GetServerInfoRequest {}).await
         };
-        // A mount that does not answer takes two seconds to be recognised.
-        let mounts = tokio::task::spawn_blocking(mounts).await.unwrap_or_else(|_| Ok(Vec::new()))?;
+        // All at once: each takes two seconds when it does not answer.
+        let (server, mounts) = tokio::join!(server, mounts());
+        let mounts = mounts?;
         let as_json = json!({
             "endpoint": cx.config.endpoint.value,
             "server": server.as_ref().ok(),
@@ -54,20 +59,35 @@ impl Status {
     }
 }
 
-fn mounts() -> Result<Vec<Mounted>> {
+async fn mounts() -> Result<Vec<Mounted>> {
     let mut known = records().unwrap_or_default();
-    let mounts = afs_fuse::mounts()?.into_iter().map(|mount| {
+    let mut tasks = Vec::new();
+    for mount in afs_fuse::mounts()? {
         let record = known.iter().position(|r| r.dir == mount.dir).map(|i| known.swap_remove(i));
-        let live = record.as_ref().and_then(ask);
-        let health = match afs_fuse::health(&mount.dir) {
+        tasks.push(tokio::task::spawn_blocking(move || look(mount.dir, mount.name, record)));
+    }
+    let mut all = Vec::new();
+    for task in tasks {
+        all.push(task.await.map_err(|e| Error::new(Reason::Internal, format!("look at a mount: {e}")))?);
+    }
+    Ok(all)
+}
+
+/// How a mount is. The process that serves it is asked, if it is one of ours, and not the mount itself: with the server gone, that would hold the
+/// question, and this program with it, for as long as the mount has patience.
+fn look(dir: PathBuf, name: String, record: Option<Record>) -> Mounted {
+    let live = record.as_ref().and_then(ask);
+    let health = match (&record, &live) {
+        (Some(_), Some(live)) if live.connected => "ok",
+        (Some(_), Some(_)) => "disconnected",
+        (Some(_), None) => "no answer",
+        (None, _) => match afs_fuse::health(&dir) {
             Health::Dead => "dead",
             Health::Unresponsive => "no answer",
-            Health::Alive if live.as_ref().is_some_and(|l| !l.connected) => "disconnected",
             Health::Alive => "ok",
-        };
-        Mounted { dir: mount.dir, name: mount.name, health, record, live }
-    });
-    Ok(mounts.collect())
+        },
+    };
+    Mounted { dir, name, health, record, live }
 }
 
 fn to_json(m: &Mounted) -> serde_json::Value {
@@ -79,7 +99,14 @@ fn listing(mounts: &[Mounted]) -> String {
         let count = |name: &str| m.live.as_ref().and_then(|l| l.counters.get(name)).copied().unwrap_or(0);
         let pid = m.record.as_ref().map(|r| r.pid.to_string()).unwrap_or_default();
         let revision = m.live.as_ref().map(|l| l.revision.to_string()).unwrap_or_default();
-        let trouble = m.live.as_ref().map(|l| l.trouble.clone()).unwrap_or_default();
+        let trouble = match (&m.live, &m.record) {
+            (Some(live), _) if live.down_seconds > 0 => {
+                format!("no server for {} s: {}", live.down_seconds, live.trouble)
+            }
+            (Some(live), _) => live.trouble.clone(),
+            (None, Some(record)) => format!("process {} does not answer", record.pid),
+            (None, None) => String::new(),
+        };
         [
             m.dir.display().to_string(),
             m.name.trim_start_matches("aether:").to_owned(),

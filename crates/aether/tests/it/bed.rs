@@ -35,6 +35,16 @@ impl Bed {
         command
     }
 
+    /// The program itself, to be stopped by its process id; whoever starts it sees that it ends.
+    pub(crate) fn bare(&self, args: &[&str]) -> Command {
+        let like = self.command(&[]);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_aether"));
+        command.args(args).env_clear();
+        command.envs(like.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        command.current_dir(like.get_current_dir().unwrap());
+        command
+    }
+
     /// Runs it and returns exit code, stdout and stderr.
     pub(crate) fn try_run(&self, args: &[&str]) -> (i32, String, String) {
         let Output { status, stdout, stderr } = self.command(args).output().unwrap();

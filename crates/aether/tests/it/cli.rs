@@ -33,6 +33,49 @@ fn usage_errors_are_exit_code_2() {
 }
 
 #[test]
+fn a_usage_error_in_json_names_the_argument() {
+    let bed = Bed::new(NOBODY);
+    for (args, field, said) in [
+        (&["mount", "--session", "sess_a"][..], "<DIR>", "<DIR>"),
+        (&["session", "show", "not-an-id"], "<SESSION>", "not-an-id"),
+        (&["session", "list", "--frob"], "--frob", "--frob"),
+        (&["fs", "chmod", "u+x", "sess_a:/x"], "<MODE>", "octal"),
+        (&["session", "create", "--empty", "--git", "."], "--", "--git"),
+    ] {
+        let (code, _, stderr) = bed.try_run(&[args, &["--json"]].concat());
+        let problem: serde_json::Value =
+            serde_json::from_str(&stderr).unwrap_or_else(|e| panic!("{e}: {stderr}"));
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(code == 2 && detail.contains(said) && !detail.contains('\n'), "{args:?}: {stderr}");
+        assert!(!detail.contains("Usage:") && !detail.contains("--help"), "{args:?}: {stderr}");
+        let named = problem["violations"][0]["field"].as_str().unwrap_or_default();
+        assert!(named.contains(field), "{args:?}: {stderr}");
+    }
+    let (_, _, stderr) = bed.try_run(&["sessoin", "list", "--json"]);
+    let problem: serde_json::Value = serde_json::from_str(&stderr).unwrap();
+    assert_eq!(problem["metadata"]["command"], "sessoin", "{stderr}");
+    assert!(problem["detail"].as_str().unwrap().contains("'session'"), "{stderr}");
+}
+
+#[test]
+fn commands_that_differ_have_help_that_differs() {
+    let bed = Bed::new(NOBODY);
+    let about = |args: &[&str]| {
+        let help = bed.run(&[args, &["--help"]].concat());
+        assert!(!help.contains("[default: ]") && !help.contains("[default: \"\"]"), "{args:?}: {help}");
+        help.lines().next().unwrap().to_owned()
+    };
+    for (noun, verbs) in
+        [("session", &["show", "archive", "resume", "delete"][..]), ("checkpoint", &["show", "delete"])]
+    {
+        let mut abouts: Vec<String> = verbs.iter().map(|verb| about(&[noun, verb])).collect();
+        abouts.sort();
+        abouts.dedup();
+        assert_eq!(abouts.len(), verbs.len(), "{abouts:?}");
+    }
+}
+
+#[test]
 fn help_is_an_answer() {
     let bed = Bed::new(NOBODY);
     for args in [

@@ -197,3 +197,42 @@ fn mount_git_asks_again_after_a_restart_of_the_server() {
         assert_eq!(status(git, &dir), "M  run.sh\n?? link2\n");
     }
 }
+
+/// All files of a base have one modification time: what tells that they changed places is all else that git compares.
+#[test]
+fn mount_git_sees_files_of_the_same_size_that_change_places() {
+    let real = Real::start();
+    let repo = repository(&real.bed.path("repo"), 2);
+    sh(
+        &repo,
+        "mkdir -p p q && echo aaaa >p/x && echo bbbb >p/y && echo cccc >q/z && git add -A && git commit -qm same",
+    );
+    let session = real.session(Some(&repo));
+    for script in [
+        "mv p/x t && mv p/y p/x && mv t p/y",
+        "cp -p p/x p/y",
+        "mv p/x p/y",
+        "mv q/z p/x",
+        "mv p t && mv q p && mv p/z p/x && mv t q",
+        "rsync -a p/x q/z 2>/dev/null || cp -p p/x q/z",
+    ] {
+        let native = real.bed.path("native");
+        sh(&repo, &format!("rm -rf {0} && cp -a . {0}", native.display()));
+        sh(&native, script);
+        for git in gits() {
+            let want = status(&git, &native);
+            assert!(!want.is_empty(), "{script}");
+            for dir in [real.dir(&real.fork(&session)), real.remote(&real.fork(&session))] {
+                assert_eq!(status(&git, &dir), "");
+                sh(&dir, script);
+                assert_eq!(status(&git, &dir), want, "{script} in {}", dir.display());
+                run(&git, &dir, &["add", "-A"]);
+                assert_eq!(
+                    run(&git, &dir, &["diff", "--cached", "--name-only"]).is_empty(),
+                    want.is_empty(),
+                    "{script}"
+                );
+            }
+        }
+    }
+}

@@ -14,7 +14,9 @@ mod isolation;
 #[allow(dead_code, reason = "shared with the tests of afs-fuse, which use all of it")]
 mod mem_fs;
 mod mount;
+mod people;
 mod real;
 mod scripts;
 mod server_mount;
 mod tools;
+mod uploads;

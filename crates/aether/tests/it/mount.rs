@@ -184,6 +184,40 @@ fn a_server_that_stays_away_is_an_error_within_bounds_and_then_at_once() {
     assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
 }
 
+/// The mount itself was asked how it is; with its server gone that question was held for as long as the mount has patience, and the program with it.
+#[test]
+fn status_without_a_server_takes_seconds_and_says_what_is_known() {
+    let mut m = mounted(&[]);
+    m.server.take().unwrap().kill();
+    eventually("the mount is shown as disconnected", || {
+        let begin = Instant::now();
+        let shown = m.shown();
+        assert!(begin.elapsed() < Duration::from_secs(6), "{:?}", begin.elapsed());
+        shown["state"] == "disconnected"
+    });
+    let (code, out, _) = m.bed.try_run(&["status"]);
+    assert!(code == 6 && out.contains("disconnected") && out.contains("refused"), "{code} {out}");
+    // Neither does one whose process is stopped hold it.
+    let pid = m.shown()["process"]["pid"].as_i64().unwrap();
+    sh(&m.bed.path(""), &format!("kill -STOP {pid}"));
+    let begin = Instant::now();
+    let (_, out, _) = m.bed.try_run(&["status"]);
+    let took = begin.elapsed();
+    sh(&m.bed.path(""), &format!("kill -CONT {pid}"));
+    assert!(out.contains("no answer") && out.contains(&format!("process {pid} does not answer")), "{out}");
+    assert!(took < Duration::from_secs(6), "{took:?}");
+}
+
+#[test]
+fn a_quiet_mount_says_nothing() {
+    let m = mounted(&[]);
+    m.bed.run(&["unmount", "m"]);
+    let (code, out, err) = m.bed.try_run(&["mount", "-q", "--session", "sess_test", "m"]);
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "", ""));
+    assert!(m.is_mounted());
+    m.bed.run(&["unmount", "m"]);
+}
+
 #[test]
 fn changes_lost_in_a_crash_are_reported_by_the_next_fsync() {
     let mut m = mounted(&[]);

@@ -37,6 +37,18 @@ impl Real {
         self.running = Some(self.runtime.block_on(start(config)).unwrap());
     }
 
+    /// As `restart`; `meanwhile` runs from when the old server has stopped, beside the start of the new one.
+    pub(crate) fn restart_beside<T: Send>(&mut self, meanwhile: impl FnOnce() -> T + Send) -> T {
+        let address = self.running().addresses()[0].to_string();
+        self.runtime.block_on(self.running.take().unwrap().stop()).unwrap();
+        let config = settings(&self.bed, &address).resolve().unwrap();
+        std::thread::scope(|scope| {
+            let beside = scope.spawn(meanwhile);
+            self.running = Some(self.runtime.block_on(start(config)).unwrap());
+            beside.join().unwrap()
+        })
+    }
+
     /// A session of a repository, or an empty one.
     pub(crate) fn session(&self, repository: Option<&Path>) -> String {
         let made = match repository {

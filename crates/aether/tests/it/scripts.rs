@@ -291,6 +291,30 @@ fn forges_nothing(what: &[&str], text: &str) {
     assert!(!text.lines().any(|line| line.starts_with("forged")), "{what:?}: {text:?}");
 }
 
+/// The pipe of docs/cli.md, also after git has worked in the session.
+#[test]
+fn a_diff_goes_into_git_apply_whatever_git_wrote_in_the_session() {
+    let real = Real::start();
+    let bed = &real.bed;
+    let id = real.id(&["session", "create", "--git", "repo@main"]);
+    bed.run(&["fs", "write", &format!("{id}:/README.md"), "--content", "one\nthree\n"]);
+    fs::write(bed.path("blob"), b"DIRC\0\xff").unwrap();
+    for name in ["index", "FETCH_HEAD", "objects/ab/cdef"] {
+        bed.run(&["fs", "put", "-p", "blob", &format!("{id}:/.git/{name}")]);
+    }
+    assert_eq!(bed.run(&["diff", &id, "--name-only"]), "M /README.md\n");
+    assert_eq!(bed.run(&["diff", &id, "--stat"]), "M /README.md +1 -1\n");
+    assert_eq!(bed.json(&["diff", &id])["path"], "/README.md");
+    fs::write(bed.path("p"), bed.run(&["diff", &id])).unwrap();
+    sh(&bed.path("repo"), "git checkout -q main; git apply --index ../p");
+    assert_eq!(fs::read_to_string(bed.path("repo/README.md")).unwrap(), "one\nthree\n");
+    for more in ["--include-git-dir", "/.git"] {
+        let names = bed.run(&["diff", &id, "--name-only", more]);
+        assert!(names.contains(" /.git/FETCH_HEAD\n") && names.contains(" /.git/index\n"), "{more}: {names}");
+        assert_eq!(names.contains("README"), more == "--include-git-dir", "{names}");
+    }
+}
+
 /// What agents call their files and sessions is not what a terminal obeys, nor what a script takes for a line of ours. JSON, `--null` and patches in a
 /// pipe are exact all the same.
 #[test]

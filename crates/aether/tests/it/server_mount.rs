@@ -4,9 +4,11 @@ use crate::bed::{eventually, pause};
 use crate::real::{Real, repository};
 use afs_types::Reason;
 use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Writes through the API.
@@ -35,6 +37,35 @@ fn goes_on_seeing(real: &Real, session: &str, case: &str, attempt: impl FnOnce()
     eventually(&format!("{case}: the new name is there"), || len(dir.join("g")) == Some(3));
 }
 
+/// Asks until somebody answers, and says then whether the directory is there.
+fn is_there_at_the_first_answer(address: SocketAddr, dir: &Path) -> bool {
+    for _ in 0..5_000 {
+        let mut answer = Vec::new();
+        let asked = TcpStream::connect(address).and_then(|mut stream| {
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+            stream.read_to_end(&mut answer)
+        });
+        if asked.is_ok() && answer.starts_with(b"HTTP/1.1 200") {
+            return dir.is_dir();
+        }
+        pause(Duration::from_millis(2));
+    }
+    panic!("nobody answers");
+}
+
+/// It answered first and mounted then: scripts that wait for an answer found an empty directory, and wrote below the mount to be.
+#[test]
+fn whoever_is_answered_finds_the_mount() {
+    let mut real = Real::start();
+    let id = real.session(None);
+    let dir = real.dir(&id);
+    assert!(dir.is_dir());
+    for round in 0..10 {
+        let address = real.running().addresses()[0];
+        assert!(real.restart_beside(|| is_there_at_the_first_answer(address, &dir)), "round {round}");
+    }
+}
+
 #[test]
 fn a_refused_end_of_a_session_leaves_no_mount_behind() {
     let real = Real::start();
@@ -55,6 +86,23 @@ fn a_refused_end_of_a_session_leaves_no_mount_behind() {
     // That the kernel has looked at it is no use: without a file open in it, it goes.
     eventually("it can be deleted", || real.bed.try_run(&delete).0 == 0);
     eventually("its name is gone", || !real.dir(&id).exists());
+}
+
+#[test]
+fn a_refusal_says_what_uses_the_session() {
+    let real = Real::start();
+    let id = real.session(None);
+    write(&real, &id, "held", "x");
+    let archive = || real.bed.try_run(&["session", "archive", &id]).2;
+    let held = File::open(real.dir(&id).join("held")).unwrap();
+    let said = archive();
+    assert!(said.contains("next: close them") && !said.contains("unmount"), "{said}");
+    drop(held);
+    let remote = real.remote(&id);
+    let said = archive();
+    assert!(said.contains("attached mounts: 1") && said.contains("aether unmount DIR"), "{said}");
+    assert!(!said.contains("--all"), "{said}");
+    real.bed.run(&["unmount", remote.to_str().unwrap()]);
 }
 
 #[test]

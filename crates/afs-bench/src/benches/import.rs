@@ -26,8 +26,7 @@ const NOW_NS: i64 = 1_800_000_000_000_000_000;
 pub(crate) fn run(context: &mut Context) -> Result<()> {
     let corpus = std::fs::canonicalize(context.corpus()?)?;
     let plain = context.dir().join("plain");
-    std::fs::create_dir(&plain)?;
-    copy(&corpus, &plain)?;
+    copy_tree(&corpus, &plain)?;
     let (files, plain_bytes) = count(&plain)?;
     let mut times = Times::default();
     // The first round warms the page cache and is not counted.
@@ -175,8 +174,9 @@ fn text(path: &Path) -> Result<&str> {
     path.to_str().context("a path that is text")
 }
 
-/// The working tree without the repository.
-fn copy(from: &Path, to: &Path) -> Result<()> {
+/// Copies the working tree without the repository to a new directory.
+pub(super) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir(to)?;
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
         if entry.file_name() != ".git" {

@@ -6,10 +6,15 @@
 //! | `Prefer: wait=N` | `wait_seconds` | ignores it, as every preference may be |
 //! | `If-Match` | `precondition.if_etag`, `etag`, `session.etag` | refuses it: a condition that is not checked is no condition |
 //! | `If-None-Match: *` | `precondition.if_absent` | refuses it unless it only reads |
+//!
+//! Who says a field in the body or the query and in a header must say the same in both, and that holds for `""`, `false` and `0`, too: a
+//! value that was written down is no absent one (`null` is, as everywhere in JSON). A preference is no such word: the field counts, and what
+//! cannot be read or met of it is ignored, as RFC 7240 §2 asks for.
 
 use super::etags::{Etags, header_text};
+use super::lists::{pair, parts};
 use super::shape::{Kind, Shape, invalid};
-use afs_types::{Error, Reason, Result};
+use afs_types::{Error, Result, limits};
 use axum::http::{HeaderMap, HeaderName, header};
 use serde_json::{Map, Value};
 
@@ -19,15 +24,13 @@ pub(super) fn take(
     headers: &HeaderMap,
     fields: &mut Map<String, Value>,
 ) -> Result<()> {
-    let key = HeaderName::from_static("idempotency-key");
     if shape.field("request_id").is_some()
-        && let Some(key) = header_text(headers, &key)?
+        && let Some(key) = idempotency_key(headers)?
     {
         put(fields, "idempotency-key", "request_id", Value::String(key))?;
     }
     if shape.field("wait_seconds").is_some()
-        && let Some(seconds) =
-            header_text(headers, &HeaderName::from_static("prefer"))?.as_deref().and_then(wait)
+        && let Some(seconds) = wait(headers)
     {
         // A preference: what the request itself says comes first.
         fields.entry("wait_seconds").or_insert(Value::from(seconds));
@@ -37,32 +40,28 @@ pub(super) fn take(
     }
     match Etags::of(headers, &header::IF_NONE_MATCH)? {
         Some(Etags::Any) if shape.field("precondition").is_some() => {
-            put(object(fields, "precondition"), "if-none-match", "if_absent", Value::Bool(true))
+            put_in(fields, "precondition", "if-none-match", "if_absent", Value::Bool(true))
         }
+        // That it is none of no tags is always so.
+        Some(Etags::List(list)) if list.is_empty() => Ok(()),
         Some(_) if !is_read(shape) => Err(invalid("if-none-match", "no such precondition on this method")),
         _ => Ok(()),
     }
 }
 
 fn if_match(shape: &'static Shape, etags: &Etags, fields: &mut Map<String, Value>) -> Result<()> {
-    let strong = etags.strong().ok_or_else(|| {
-        Error::new(Reason::EtagMismatch, "if-match: a weak entity tag is never enough for a change")
-            .with("field", "if-match")
-    })?;
-    if shape.field("precondition").is_some() {
-        return put(object(fields, "precondition"), "if-match", "if_etag", Value::String(strong));
-    }
+    let is_guarded = shape.field("precondition").is_some();
     let in_session = shape.field("session").is_some_and(|f| matches!(f.kind, Kind::Message(_)));
-    if !in_session && shape.field("etag").is_none() {
+    if !is_guarded && !in_session && shape.field("etag").is_none() {
         return Err(invalid("if-match", "no such precondition on this method"));
     }
+    let tags = Value::String(etags.for_change()?);
     match etags {
+        _ if is_guarded => put_in(fields, "precondition", "if-match", "if_etag", tags),
         Etags::Any => Ok(()), // it must exist, and it must anyway
         Etags::List(list) if list.len() > 1 => Err(invalid("if-match", "one entity tag")),
-        Etags::List(_) if in_session => {
-            put(object(fields, "session"), "if-match", "etag", Value::String(strong))
-        }
-        Etags::List(_) => put(fields, "if-match", "etag", Value::String(strong)),
+        Etags::List(_) if in_session => put_in(fields, "session", "if-match", "etag", tags),
+        Etags::List(_) => put(fields, "if-match", "etag", tags),
     }
 }
 
@@ -71,6 +70,18 @@ fn is_read(shape: &Shape) -> bool {
     ["Get", "List", "Stat", "Read", "Glob", "Grep", "Diff", "Check"]
         .iter()
         .any(|verb| shape.name.starts_with(verb))
+}
+
+/// The key that makes a retry one; none if there is none. An empty one would be no key, without saying so.
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>> {
+    let name = HeaderName::from_static("idempotency-key");
+    let key = header_text(headers, &name)?;
+    if key.as_ref().is_some_and(String::is_empty) {
+        let want =
+            format!("1 to {} printable ASCII characters, or no such header", limits::MAX_REQUEST_ID_BYTES);
+        return Err(invalid(name.as_str(), want));
+    }
+    Ok(key)
 }
 
 fn object<'f>(fields: &'f mut Map<String, Value>, name: &str) -> &'f mut Map<String, Value> {
@@ -85,20 +96,41 @@ fn object<'f>(fields: &'f mut Map<String, Value>, name: &str) -> &'f mut Map<Str
 }
 
 fn put(fields: &mut Map<String, Value>, header: &str, field: &str, value: Value) -> Result<()> {
-    match fields.get(field) {
-        Some(other) if *other != value => {
-            Err(invalid(header, format!("the same as `{field}`, or only one of them")))
-        }
-        _ => {
-            fields.insert(field.to_owned(), value);
-            Ok(())
-        }
+    if set(fields, field, value) { Ok(()) } else { Err(contradiction(header, field)) }
+}
+
+/// The same for a field of a message in the message.
+fn put_in(
+    fields: &mut Map<String, Value>,
+    outer: &str,
+    header: &str,
+    field: &str,
+    value: Value,
+) -> Result<()> {
+    match set(object(fields, outer), field, value) {
+        true => Ok(()),
+        false => Err(contradiction(header, &format!("{outer}.{field}"))),
     }
 }
 
-/// The seconds of `wait=N` among other preferences.
-fn wait(text: &str) -> Option<u32> {
-    text.split([',', ';']).find_map(|part| part.trim().strip_prefix("wait=")?.trim_matches('"').parse().ok())
+/// False if the field is there with another value.
+fn set(fields: &mut Map<String, Value>, field: &str, value: Value) -> bool {
+    *fields.entry(field).or_insert_with(|| value.clone()) == value
+}
+
+fn contradiction(header: &str, field: &str) -> Error {
+    invalid(header, format!("the same as `{field}`, or only one of them"))
+}
+
+/// The seconds of `wait=N` among other preferences, at most as many as one call waits. The first one counts.
+fn wait(headers: &HeaderMap) -> Option<u64> {
+    let texts = headers.get_all(HeaderName::from_static("prefer")).iter().filter_map(|v| v.to_str().ok());
+    let preferences =
+        texts.flat_map(|text| parts(text, b',')).filter_map(|p| parts(p, b';').first().copied());
+    let (_, seconds) = preferences.filter_map(pair).find(|(name, _)| name.eq_ignore_ascii_case("wait"))?;
+    let is_number = !seconds.is_empty() && seconds.bytes().all(|b| b.is_ascii_digit());
+    // Too large for us is longer than we wait.
+    is_number.then(|| seconds.parse().unwrap_or(u64::MAX).min(limits::MAX_WAIT_S))
 }
 
 #[cfg(test)]
@@ -132,11 +164,76 @@ mod tests {
             ("UpdateSessionRequest", &[("if-match", "*")], json!({})),
             ("CreateSessionRequest", &[("idempotency-key", "k")], json!({"request_id": "k"})),
             ("DeleteSessionRequest", &[("idempotency-key", "k")], json!({})),
-            ("GetSourceRequest", &[("prefer", "respond-async, wait=7")], json!({"wait_seconds": 7})),
-            ("GetSourceRequest", &[("prefer", "wait=soon")], json!({})),
             ("GetSessionRequest", &[("if-none-match", "\"7\"")], json!({})),
+            ("EditFileRequest", &[("if-none-match", "")], json!({})),
+            ("EditFileRequest", &[("if-match", "\"*\", \"b\"")], json!({"precondition": {"if_etag": "b"}})),
         ] {
             assert_eq!(taken(message, lines, json!({})).unwrap(), want, "{message} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn preferences_are_met_as_far_as_they_can_be() {
+        let most = limits::MAX_WAIT_S;
+        for (lines, want) in [
+            (&["respond-async, wait=7"][..], json!({"wait_seconds": 7})),
+            (&["Wait = \"7\"; x=1"], json!({"wait_seconds": 7})),
+            (&["respond-async", "wait=7"], json!({"wait_seconds": 7})),
+            (&["wait=7, wait=9"], json!({"wait_seconds": 7})),
+            (&["wait=0"], json!({"wait_seconds": 0})),
+            (&["wait=100"], json!({"wait_seconds": most})),
+            (&["wait=99999999999999999999999"], json!({"wait_seconds": most})),
+            (&["wait=soon"], json!({})),
+            (&["wait=soon, wait=9"], json!({})),
+            (&["wait=-1"], json!({})),
+            (&["wait=+1"], json!({})),
+            (&["wait"], json!({})),
+            (&["wait="], json!({})),
+            (&["other=\"a, wait=9\""], json!({})),
+            (&["other; wait=9"], json!({})),
+        ] {
+            let lines: Vec<_> = lines.iter().map(|line| ("prefer", *line)).collect();
+            assert_eq!(taken("GetSourceRequest", &lines, json!({})).unwrap(), want, "{lines:?}");
+        }
+        // What the request itself says counts, also if it is the default.
+        for said in [0, 5] {
+            let asked = json!({"wait_seconds": said});
+            assert_eq!(taken("GetSourceRequest", &[("prefer", "wait=7")], asked.clone()).unwrap(), asked);
+        }
+    }
+
+    #[test]
+    fn what_is_said_twice_must_be_the_same_also_when_it_is_a_default() {
+        let guarded = |fields: Value| json!({"precondition": fields});
+        for (message, line, body, field) in [
+            ("CreateSessionRequest", ("idempotency-key", "k"), json!({"request_id": ""}), "request_id"),
+            ("DeleteSessionRequest", ("if-match", "\"7\""), json!({"etag": ""}), "etag"),
+            ("UpdateSessionRequest", ("if-match", "\"7\""), json!({"session": {"etag": ""}}), "session.etag"),
+            (
+                "EditFileRequest",
+                ("if-match", "\"a\""),
+                guarded(json!({"if_etag": ""})),
+                "precondition.if_etag",
+            ),
+            ("EditFileRequest", ("if-match", "*"), guarded(json!({"if_etag": "a"})), "precondition.if_etag"),
+            (
+                "EditFileRequest",
+                ("if-none-match", "*"),
+                guarded(json!({"if_absent": false})),
+                "precondition.if_absent",
+            ),
+        ] {
+            let error = taken(message, &[line], body.clone()).unwrap_err();
+            assert!(error.message().contains(&format!("the same as `{field}`")), "{message} {body}: {error}");
+            assert!(error.metadata().contains(&("field", line.0.to_owned())), "{error:?}");
+        }
+        for (message, line, body) in [
+            ("CreateSessionRequest", ("idempotency-key", "k"), json!({"request_id": "k"})),
+            ("DeleteSessionRequest", ("if-match", "\"7\""), json!({"etag": "7"})),
+            ("EditFileRequest", ("if-match", "\"a\""), guarded(json!({"if_etag": "a", "if_absent": false}))),
+            ("EditFileRequest", ("if-none-match", "*"), guarded(json!({"if_absent": true, "if_etag": ""}))),
+        ] {
+            assert_eq!(taken(message, &[line], body.clone()).unwrap(), body, "{message}");
         }
     }
 
@@ -150,7 +247,14 @@ mod tests {
             ("EditFileRequest", ("if-none-match", "\"a\""), json!({}), "if-none-match"),
             ("CreateSessionRequest", ("if-none-match", "*"), json!({}), "if-none-match"),
             ("CreateSessionRequest", ("idempotency-key", "a"), json!({"request_id": "b"}), "idempotency-key"),
+            ("CreateSessionRequest", ("idempotency-key", ""), json!({}), "idempotency-key"),
             ("EditFileRequest", ("if-match", "W/\"a\""), json!({}), "if-match"),
+            ("EditFileRequest", ("if-match", "\"*\""), json!({}), "if-match"),
+            ("EditFileRequest", ("if-match", "\"a,b\""), json!({}), "if-match"),
+            ("EditFileRequest", ("if-match", ""), json!({}), "if-match"),
+            ("EditFileRequest", ("if-none-match", "\"*\""), json!({}), "if-none-match"),
+            ("UpdateSessionRequest", ("if-match", "\"*\""), json!({}), "if-match"),
+            ("GetSessionRequest", ("if-match", ""), json!({}), "if-match"),
         ] {
             let error = taken(message, &[lines], body).unwrap_err();
             let named = error.metadata().iter().any(|(k, v)| *k == "field" && v == field);

@@ -4,18 +4,23 @@
 //! Guarantees: every wrong field is refused with its name ([`shape`]); answers are canonical proto JSON; a server
 //! stream is `text/event-stream`, or `application/x-ndjson` when asked for by `Accept`; an error before the first
 //! message has its own HTTP status, one after it is an `error` event (or `{"error": problem}` line). Nothing that a client says
-//! is left out silently: a body where none belongs, a member twice, a precondition that the method does not have is refused.
+//! is left out silently, but for wishes (`Prefer`): a body where none belongs, a member twice, two members of a oneof, a precondition that the
+//! method does not have are refused.
 //!
 //! Deliberately absent: raw file bytes, which are streamed by routes of the server's own.
 
+mod accept;
 mod etags;
 mod headers;
 mod json;
+mod lists;
+mod number;
 mod percent;
 mod reply;
 mod shape;
 
 pub use etags::{Etag, Etags, header_text};
+pub use headers::idempotency_key;
 pub use percent::{decode as percent_decode, query_pairs};
 pub use reply::{problem_response, problem_with_status};
 pub use shape::{Field, Kind, Many, Shape};
@@ -85,7 +90,7 @@ where
     R: Future<Output = Result<tonic::Response<S>, Status>>,
 {
     let path = request.uri().path().to_owned();
-    let lines = wants_lines(request.headers());
+    let lines = accept::wants_lines(request.headers());
     let message = match message(request, body, shape).await {
         Ok(message) => message,
         Err(error) => return problem_response(&error, Some(&path)),
@@ -148,7 +153,8 @@ async fn json_body(headers: &HeaderMap, body: axum::body::Body) -> Result<Map<St
     if media.as_deref().is_some_and(|m| m != "application/json" && m != "application/x-www-form-urlencoded") {
         return Err(shape::invalid("content-type", "application/json"));
     }
-    if let Some(coding) = header_text(headers, &header::CONTENT_ENCODING)?.filter(|c| c != "identity") {
+    let coding = header_text(headers, &header::CONTENT_ENCODING)?;
+    if let Some(coding) = coding.filter(|c| !c.eq_ignore_ascii_case("identity")) {
         return Err(shape::invalid("content-encoding", format!("none, not {coding}")));
     }
     let bytes = read_body(body, limits::MAX_MESSAGE_SIZE_BYTES).await?;
@@ -175,11 +181,4 @@ async fn read_body(body: axum::body::Body, most: usize) -> Result<Bytes> {
         }
         Error::new(Reason::InvalidArgument, format!("the body broke off: {e}")).with("field", "body")
     })
-}
-
-fn wants_lines(headers: &HeaderMap) -> bool {
-    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
-    ["application/x-ndjson", "application/ndjson", "application/jsonl"]
-        .iter()
-        .any(|kind| accept.contains(kind))
 }

@@ -4,6 +4,7 @@
 //! error names the wrong field by its path, e.g. `changes[3].write.mode`.
 //! Deliberately absent: meaning. That an id is well formed, or a path valid, is decided by the service.
 
+use super::number::integer;
 use afs_types::{Error, Reason, Result};
 use serde_json::{Map, Number, Value};
 
@@ -27,6 +28,8 @@ pub struct Field {
     pub many: Many,
     /// The type of one value.
     pub kind: Kind,
+    /// The oneof of the message that it is a member of.
+    pub oneof: Option<&'static str>,
 }
 
 /// How many values a field has.
@@ -85,11 +88,25 @@ impl Shape {
                 continue; // null is the default, as if the field were not there
             }
             field.check(&path, &mut value)?;
+            self.check_alone(&path, field, object)?;
             if object.insert(field.name.to_owned(), value).is_some() {
                 return Err(invalid(&path, "the field once, in one spelling"));
             }
         }
         Ok(())
+    }
+
+    /// Of the members of a oneof at most one may be there.
+    fn check_alone(&self, path: &str, field: &Field, given: &Map<String, Value>) -> Result<()> {
+        let Some(oneof) = field.oneof else { return Ok(()) };
+        let members = self.fields.iter().filter(|f| f.oneof == Some(oneof)).map(|f| f.name);
+        match members.clone().find(|name| *name != field.name && given.contains_key(*name)) {
+            None => Ok(()),
+            Some(other) => {
+                let members: Vec<_> = members.collect();
+                Err(invalid(path, format!("only one of {}: `{other}` is given, too", members.join(", "))))
+            }
+        }
     }
 
     fn unknown(&self, path: &str) -> Error {
@@ -109,8 +126,14 @@ impl Shape {
     ) -> Result<()> {
         for (name, text) in pairs {
             let field = self.field(&name).ok_or_else(|| self.unknown(&name))?;
-            let mut value = field.kind.value_of(&name, text)?;
-            field.kind.check(&name, &mut value)?;
+            let place = match (field.many, into.get(field.name)) {
+                (Many::List, Some(Value::Array(list))) => format!("{name}[{}]", list.len()),
+                (Many::List, _) => format!("{name}[0]"),
+                _ => name.clone(),
+            };
+            let mut value = field.kind.value_of(&place, text)?;
+            field.kind.check(&place, &mut value)?;
+            self.check_alone(&name, field, into)?;
             match (field.many, into.get_mut(field.name)) {
                 (Many::Map, _) => return Err(invalid(&name, "a JSON body: it cannot be a query parameter")),
                 (Many::List, Some(Value::Array(list))) => list.push(value),
@@ -183,11 +206,12 @@ impl Kind {
     }
 }
 
-/// Integers may be numbers or, as 64-bit ones are written, strings.
+/// Integers may be numbers or, as 64-bit ones are written, strings. A number that is no integer here was none, or is beyond 64 bits: the
+/// parser of bodies keeps every other one exact, however it is written.
 fn whole(path: &str, value: &mut Value, min: i128, max: i128) -> Result<()> {
     let number = match &*value {
         Value::Number(n) => n.as_i64().map(i128::from).or_else(|| n.as_u64().map(i128::from)),
-        Value::String(text) => text.parse::<i128>().ok(),
+        Value::String(text) => integer(text),
         _ => None,
     };
     let number = number.filter(|n| (min..=max).contains(n));

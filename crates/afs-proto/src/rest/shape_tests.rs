@@ -42,6 +42,14 @@ fn every_wrong_field_is_named_by_its_path() {
         ("SetAttributesRequest", json!({"size": "x"}), "size"),
         ("UpdateSessionRequest", json!({"update_mask": {}}), "update_mask"),
         ("EditFileRequest", json!({"dry_run": "yes"}), "dry_run"),
+        ("ForkSessionRequest", json!({"count": "+1"}), "count"),
+        ("ForkSessionRequest", json!({"count": "+0"}), "count"),
+        ("ForkSessionRequest", json!({"count": "007"}), "count"),
+        ("ForkSessionRequest", json!({"count": " 1"}), "count"),
+        ("ForkSessionRequest", json!({"count": "1.5"}), "count"),
+        ("ForkSessionRequest", json!({"count": "-1"}), "count"),
+        ("SetAttributesRequest", json!({"size": "1e20"}), "size"),
+        ("SetAttributesRequest", json!({"size": 9.007_199_254_740_994e15}), "size"),
     ] {
         assert_eq!(wrong(message, body), field);
     }
@@ -58,6 +66,55 @@ fn both_spellings_and_number_forms_are_understood() {
     shape("ForkSessionRequest").check(&mut fields).unwrap();
     let request: crate::v1::ForkSessionRequest = serde_json::from_value(Value::Object(fields)).unwrap();
     assert_eq!((request.session_id.as_str(), request.count), ("sess_a", 3));
+}
+
+#[test]
+fn integers_in_quotes_may_be_written_as_any_number() {
+    for (text, want) in [
+        ("0", 0),
+        ("-0", 0),
+        ("493.0", 493),
+        ("1e2", 100),
+        ("9007199254740993", (1 << 53) + 1),
+        ("9007199254740993.0", (1 << 53) + 1),
+        ("18446744073709551615", u64::MAX),
+    ] {
+        let Value::Object(mut fields) = json!({"session_id": "sess_a", "size": text}) else { panic!() };
+        shape("SetAttributesRequest").check(&mut fields).unwrap();
+        let request: crate::v1::SetAttributesRequest = serde_json::from_value(Value::Object(fields)).unwrap();
+        assert_eq!(request.size, Some(want), "{text}");
+    }
+}
+
+#[test]
+fn of_a_oneof_one_member_may_be_given() {
+    for (message, body, field, members) in [
+        (
+            "CreateSourceRequest",
+            json!({"spec": {"git": {"url": "/x"}, "local": {"path": "/y"}}}),
+            "spec.local",
+            "only one of git, local, empty: `git` is given",
+        ),
+        (
+            "SubmitChangesRequest",
+            json!({"changes": [{"mkdir": {"path": "/d"}}, {"remove": {}, "precondition": {}, "chmod": {}}]}),
+            "changes[1].remove",
+            "only one of write, edit, remove, move, mkdir, symlink, chmod, copy: `chmod` is given",
+        ),
+    ] {
+        let Value::Object(mut fields) = body else { panic!() };
+        let error = shape(message).check(&mut fields).unwrap_err();
+        assert!(error.message().starts_with(&format!("{field}: want {members}")), "{error}");
+        assert_eq!(error.metadata(), [("field", field.to_owned())]);
+    }
+    // One of them, and null, which is as good as absent; optional fields are no oneof.
+    for (message, body) in [
+        ("CreateSourceRequest", json!({"spec": {"git": {"url": "/x"}, "local": null}})),
+        ("SetAttributesRequest", json!({"mode": 1, "uid": 2, "gid": 3, "size": 4})),
+    ] {
+        let Value::Object(mut fields) = body else { panic!() };
+        shape(message).check(&mut fields).unwrap();
+    }
 }
 
 #[test]
@@ -88,6 +145,9 @@ fn query_parameters_become_the_type_of_their_field() {
         let error = list.take_query(&mut Map::new(), pairs(&[bad])).unwrap_err();
         assert!(error.message().starts_with(bad.0), "{error}");
     }
+    let second = pairs(&[("states", "SESSION_STATE_ACTIVE"), ("page_size", "1"), ("states", "GONE")]);
+    let error = list.take_query(&mut Map::new(), second).unwrap_err();
+    assert!(error.message().starts_with("states[1]: want one of "), "{error}");
     let twice = list.take_query(&mut Map::new(), pairs(&[("filter", "a"), ("filter", "b")]));
     assert!(twice.is_err());
 }

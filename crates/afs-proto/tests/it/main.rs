@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on must stop")]
 
+mod expressions;
 mod fake;
 mod openapi;
+#[path = "../../build/openapi/patterns.rs"]
+mod patterns;
 mod rest;

@@ -45,8 +45,23 @@ async fn path_body_and_headers_become_one_request() {
 #[tokio::test]
 async fn the_path_must_agree_with_the_body() {
     assert_eq!(call("POST", CHECKPOINTS, r#"{"session_id": "sess_a"}"#).await.0, 200);
-    let (status, problem) = call("POST", CHECKPOINTS, r#"{"session_id": "sess_b"}"#).await;
-    assert_eq!((status.as_u16(), &problem["metadata"]["field"]), (400, &json!("session_id")));
+    assert_eq!(call("POST", CHECKPOINTS, r#"{"session_id": null}"#).await.0, 200);
+    // Also a default that was written down is a word.
+    for other in ["sess_b", ""] {
+        let body = format!("{{\"session_id\": \"{other}\"}}");
+        let (status, problem) = call("POST", CHECKPOINTS, body).await;
+        assert_eq!(
+            (status.as_u16(), &problem["metadata"]["field"]),
+            (400, &json!("session_id")),
+            "{other:?}"
+        );
+        let (status, problem) = call("GET", &format!("{CHECKPOINTS}?session_id={other}"), "").await;
+        assert_eq!(
+            (status.as_u16(), &problem["metadata"]["field"]),
+            (400, &json!("session_id")),
+            "{other:?}"
+        );
+    }
 }
 
 #[tokio::test]

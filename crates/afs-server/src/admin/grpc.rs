@@ -57,6 +57,8 @@ fn counters(app: &App) -> BTreeMap<String, u64> {
     let store = app.blobs.usage();
     let counts = [
         ("sessions_resident", app.engine.resident_count() as u64),
+        ("overlays_bytes", app.engine.overlay_bytes().0),
+        ("overlays_bytes_limit", app.engine.overlay_bytes().1),
         ("mounts_attached", app.bridge.len() as u64),
         ("pack_bytes", store.pack_bytes),
         ("raw_bytes", store.raw_bytes),

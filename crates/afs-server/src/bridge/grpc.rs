@@ -94,7 +94,7 @@ impl BridgeService for Bridge {
             app.bridge.detach(&id);
             Ok(())
         };
-        self.0.pool.run(end).await.map_err(fail)?;
+        self.0.pool.run_unasked(end).await.map_err(fail)?;
         reply(stamp, |stamp| v1::DetachResponse { revision: stamp.seq })
     }
 
@@ -164,7 +164,9 @@ impl BridgeService for Bridge {
         if length > limits::MAX_IO_BYTES {
             return Err(fail(Error::invalid("length", format!("at most {}", limits::MAX_IO_BYTES))));
         }
-        let data = self.on(&r.mount_id, move |mount| mount.session.read(r.inode, r.offset, length)).await?;
+        let mount = self.mount(&r.mount_id)?;
+        let read = move || mount.session.read(r.inode, r.offset, length);
+        let data = self.0.pool.run_weighed(read, bytes::Bytes::len).await.map_err(fail)?;
         Ok(Response::new(v1::ReadResponse { data }))
     }
 

@@ -1,7 +1,7 @@
 //! FileSystemService.
 
 use super::read::{self, FileRange};
-use super::{changes, wire};
+use super::{changes, upload, wire};
 use crate::app::App;
 use crate::intake::Arrived;
 use crate::pool::{Weigh, durable};
@@ -13,7 +13,7 @@ use afs_proto::v1::MutationResponse;
 use afs_proto::v1::file_system_service_server::FileSystemService;
 use afs_session::Stamp;
 use afs_session::paths::{CopyFrom, Entry, FileBytes, Files, GlobQuery, GrepQuery, Scope, Written};
-use afs_types::{Error, Reason, Result, SessionId, SessionPath, limits, unescape};
+use afs_types::{Error, Result, SessionId, SessionPath, limits, unescape};
 use futures::{Stream, StreamExt as _};
 use std::ops::ControlFlow;
 use std::pin::Pin;
@@ -62,6 +62,17 @@ impl FileSystem {
         self.0.pool.run(move || call(&engine.files(&id)?)).await
     }
 
+    /// The same for one whose result can be large.
+    async fn on_weighed<T: Send + 'static>(
+        &self,
+        session: &str,
+        call: impl FnOnce(&Files<'_>) -> Result<T> + Send + 'static,
+        weigh: fn(&T) -> usize,
+    ) -> Result<T> {
+        let (id, engine) = (id(session)?, self.0.engine.clone());
+        self.0.pool.run_weighed(move || call(&engine.files(&id)?), weigh).await
+    }
+
     /// Runs a change and, if asked for, waits until it is on disk.
     async fn change(
         &self,
@@ -93,21 +104,6 @@ impl FileSystem {
         };
         Ok(Response::new(Box::pin(items.map_err(fail)?.map(|item| item.map_err(fail)))))
     }
-}
-
-/// A piece of an upload, of a size of which a few may wait.
-fn piece(data: bytes::Bytes) -> Result<bytes::Bytes> {
-    let most = limits::MAX_WRITE_PIECE_BYTES;
-    if data.len() <= most {
-        return Ok(data);
-    }
-    Err(Error::new(
-        Reason::MessageTooLarge,
-        format!("data: {} bytes in one message, the limit is {most}", data.len()),
-    )
-    .with("field", "data")
-    .with("limit", most.to_string())
-    .next("send the file in smaller pieces"))
 }
 
 fn search_scope(path_text: &str, respect_gitignore: bool, changed_only: bool) -> Result<Scope> {
@@ -204,12 +200,7 @@ impl FileSystemService for FileSystem {
         let id = id(&header.session_id).map_err(fail)?;
         let by = wire::by(&header.request_id).map_err(fail)?;
         let (path, options) = wire::write_options(header).map_err(fail)?;
-        let data = parts.map(|part| match part {
-            Ok(v1::WriteFileRequest { part: Some(v1::write_file_request::Part::Data(data)) }) => piece(data),
-            Ok(_) => Err(Error::invalid("data", "bytes in every message after the first")),
-            Err(status) => Err(afs_proto::from_status(&afs_proto::typed(status))),
-        });
-        let (mut bytes, feed) = body_reader(data, arrived);
+        let (mut bytes, feed) = body_reader(upload::bytes(parts), arrived);
         let engine = self.0.engine.clone();
         let write =
             self.0.pool.run_upload(move || engine.files(&id)?.write_file(&path, &options, &by, &mut bytes));
@@ -225,9 +216,10 @@ impl FileSystemService for FileSystem {
         if r.max_bytes > (limits::MAX_MESSAGE_SIZE_BYTES / 2) as u64 {
             return Err(fail(Error::above("max_bytes", limits::MAX_MESSAGE_SIZE_BYTES / 2, "bytes")));
         }
-        let window = self.on(&r.session_id, move |f| {
+        let read = move |f: &Files<'_>| {
             f.view_at(&r.checkpoint_id)?.read_lines(&path, r.start_line, r.limit, r.max_bytes)
-        });
+        };
+        let window = self.on_weighed(&r.session_id, read, |window| window.content.len());
         reply(window.await, |window| v1::ReadLinesResponse {
             content: window.content,
             encoding: window.encoding.into(),
@@ -247,7 +239,9 @@ impl FileSystemService for FileSystem {
         let paths = r.paths.iter().enumerate().map(|(n, text)| path(&format!("paths[{n}]"), text));
         let paths = paths.collect::<Result<Vec<_>>>().map_err(fail)?;
         let asked = r.paths;
-        let read = self.on(&r.session_id, move |f| f.view().batch_read(&paths, r.max_bytes_per_file));
+        let read = move |f: &Files<'_>| f.view().batch_read(&paths, r.max_bytes_per_file);
+        let weigh = |files: &Vec<Result<FileBytes>>| files.iter().flatten().map(|f| f.content.len()).sum();
+        let read = self.on_weighed(&r.session_id, read, weigh);
         reply(read.await, |files| {
             let content = |(path, file): (String, Result<FileBytes>)| match file {
                 Ok(file) => v1::FileContent { path, content: file.content, etag: file.etag, failure: None },

@@ -5,6 +5,7 @@
 mod changes;
 mod grpc;
 mod read;
+mod upload;
 mod wire;
 
 pub(crate) use grpc::FileSystem;

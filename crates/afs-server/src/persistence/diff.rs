@@ -8,7 +8,7 @@
 use afs_proto::v1::{self, ChangeKind as Wire};
 use afs_session::paths::{View, differing_lines, patch_name, write_hunks};
 use afs_session::{ChangeKind, PathChange};
-use afs_types::{Result, SessionPath, limits};
+use afs_types::{BlobId, Ino, Result, SessionPath, limits};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -51,7 +51,9 @@ pub(crate) fn change(old: &View, new: &View, change: &PathChange, style: Style) 
     told.new_etag = etag(new, &change.path, change.new.is_some())?;
     let sides = |path: &SessionPath| -> Result<_> { Ok((side(old, path)?, side(new, path)?)) };
     let (before, after) = sides(&change.path)?;
-    let mut out = Patch { told: &mut told, context: style.context };
+    let is_modified =
+        matches!(change.kind, ChangeKind::Modified | ChangeKind::Renamed { modified: true, .. });
+    let mut out = Patch { told: &mut told, context: style.context, is_modified };
     if kind == Wire::Renamed {
         let (from, still) = sides(old_path)?;
         match (&before, &still, &after) {
@@ -72,8 +74,9 @@ pub(crate) fn change(old: &View, new: &View, change: &PathChange, style: Style) 
 struct Side {
     /// As git writes it.
     mode: u32,
-    /// Equal when the content is.
-    etag: String,
+    ino: Ino,
+    /// Of a file that is one blob.
+    blob: Option<BlobId>,
     /// None: not text, or too large.
     text: Option<String>,
 }
@@ -106,7 +109,7 @@ fn side(view: &View, path: &SessionPath) -> Result<Option<Side>> {
         () if attr.is_file() && attr.size <= limits::MAX_DIFF_FILE_BYTES => whole(view, path)?,
         () => None,
     };
-    Ok(Some(Side { mode, etag: entry.etag, text }))
+    Ok(Some(Side { mode, ino: attr.ino, blob: entry.blob, text }))
 }
 
 /// A file's text, if it is text.
@@ -127,6 +130,8 @@ fn whole(view: &View, path: &SessionPath) -> Result<Option<String>> {
 struct Patch<'a> {
     told: &'a mut v1::FileChange,
     context: usize,
+    /// The bytes of an inode that is on both sides differ.
+    is_modified: bool,
 }
 
 impl Patch<'_> {
@@ -140,6 +145,12 @@ impl Patch<'_> {
             }
             _ => self.section((path, before), (path, after)),
         }
+    }
+
+    /// Whether both sides surely have the same bytes. Not by etags: two forks can have the same one for different bytes.
+    fn is_same(&self, old: &Side, new: &Side) -> bool {
+        let same_blob = old.blob.is_some() && old.blob == new.blob;
+        same_blob || (old.ino == new.ino && !self.is_modified)
     }
 
     /// One file of the patch: the two paths differ when it is a move.
@@ -160,7 +171,7 @@ impl Patch<'_> {
             let _ = writeln!(out, "rename from {from}\nrename to {to}");
         }
         let head = out.len();
-        let is_same = matches!((before, after), (Some(old), Some(new)) if old.etag == new.etag);
+        let is_same = matches!((before, after), (Some(old), Some(new)) if self.is_same(old, new));
         let mut binary = false;
         let text = |side: Option<&Side>| side.map_or(Some(String::new()), |s| s.text.clone());
         if let (Some(old), Some(new)) = (text(before), text(after))
@@ -195,13 +206,15 @@ mod tests {
     use super::*;
 
     fn side(mode: u32, text: Option<&str>) -> Option<Side> {
-        Some(Side { mode, etag: format!("{text:?}"), text: text.map(Into::into) })
+        Some(Side { mode, ino: 7, blob: None, text: text.map(Into::into) })
     }
 
     fn told(old: (&str, Option<Side>), new: (&str, Option<Side>)) -> v1::FileChange {
         let path = |p: &str| SessionPath::parse_text(p).unwrap();
         let mut told = v1::FileChange::default();
-        let mut out = Patch { told: &mut told, context: 3 };
+        let text = |side: &Option<Side>| side.as_ref().map(|s| s.text.clone());
+        let is_modified = text(&old.1) != text(&new.1);
+        let mut out = Patch { told: &mut told, context: 3, is_modified };
         match old.0 == new.0 {
             true => out.path(&path(old.0), old.1.as_ref(), new.1.as_ref()),
             false => out.section((&path(old.0), old.1.as_ref()), (&path(new.0), new.1.as_ref())),

@@ -9,8 +9,8 @@ use crate::queues;
 use crate::reply::{Reply, fail, field, optional, page_size, path, reply, request_id, revision};
 use afs_proto::v1;
 use afs_proto::v1::persistence_service_server::PersistenceService;
-use afs_session::{ChangeKind, CommitRequest, Engine, PathChange, PromoteRequest, without_password};
-use afs_types::{CheckpointId, CommitId, Error, Result, SessionId, SessionPath, limits};
+use afs_session::{CommitRequest, DiffScope, Engine, PromoteRequest, without_password};
+use afs_types::{CheckpointId, CommitId, Error, Result, SessionId, limits};
 use futures::{Stream, StreamExt as _};
 use pbjson_types::Empty;
 use std::pin::Pin;
@@ -71,7 +71,7 @@ struct Diff {
     session: SessionId,
     base: String,
     target: String,
-    paths: Vec<SessionPath>,
+    scope: DiffScope,
     style: Style,
 }
 
@@ -81,32 +81,22 @@ impl Diff {
             return Err(Error::above("context_lines", limits::MAX_DIFF_CONTEXT, "lines"));
         }
         let paths = r.paths.iter().enumerate().map(|(i, text)| path(&format!("paths[{i}]"), text));
+        let paths = paths.collect::<Result<_>>()?;
         let context = if r.context_lines == 0 { 3 } else { r.context_lines as usize };
         Ok(Self {
             session: session_id(&r.session_id)?,
             base: r.base.clone(),
             target: r.target.clone(),
-            paths: paths.collect::<Result<_>>()?,
+            scope: DiffScope { paths, include_git_dir: r.include_git_dir },
             style: Style { name_only: r.name_only, context },
         })
     }
 
-    fn wants(&self, change: &PathChange) -> bool {
-        let from = match &change.kind {
-            ChangeKind::Renamed { from, .. } => Some(from),
-            _ => None,
-        };
-        let below = |top: &SessionPath| {
-            change.path.starts_with(top) || from.is_some_and(|from| from.starts_with(top))
-        };
-        self.paths.is_empty() || self.paths.iter().any(below)
-    }
-
     fn run(&self, engine: &Engine, sink: &mut dyn FnMut(v1::FileChange) -> bool) -> Result<()> {
-        let (old, new, changes) = engine.diff(&self.session, &self.base, &self.target)?;
+        let (old, new, changes) = engine.diff(&self.session, (&self.base, &self.target), &self.scope)?;
         let session = engine.session(&self.session)?;
         let (old, new) = (session.view_of(old, 0), session.view_of(new, 0));
-        for change in changes.iter().filter(|c| self.wants(c)) {
+        for change in &changes {
             if !sink(diff::change(&old, &new, change, self.style)?) {
                 break;
             }

@@ -1,7 +1,8 @@
 //! A request body, or any async stream of bytes, as a blocking reader.
 //!
 //! Guarantees: at most a few pieces wait; a stream that breaks off, pauses for [`limits::MAX_SENDER_PAUSE_MS`] or lags that much behind
-//! the least rate (`pace`) is a read error, never an early end; a reader that stops early ends the feeding at once. Time in which the
+//! the least rate (`pace`) is a read error, never an early end, and so is a feeding that is dropped: whoever reads blocks a thread and goes on
+//! when the call is cancelled. A reader that stops early ends the feeding at once. Time in which the
 //! bytes wait for us, as an upload without a turn does, counts for nobody. Of a piece that comes slowly its bytes count as they come,
 //! not when it is whole: pieces of gRPC may take longer than any pause.
 
@@ -19,10 +20,19 @@ use tokio::sync::mpsc;
 /// Each is at most a frame of HTTP, or `MAX_WRITE_PIECE_BYTES` of gRPC.
 const PIECES: usize = 1;
 
+/// What the feeding end says.
+enum Item {
+    Piece(Bytes),
+    /// That was all. Without it the bytes that came are not all, whatever became of the sender.
+    End,
+    Broken(Error),
+}
+
 /// The blocking end.
 pub(crate) struct BodyReader {
-    pieces: mpsc::Receiver<Result<Bytes, Error>>,
+    items: mpsc::Receiver<Item>,
     current: Bytes,
+    is_whole: bool,
 }
 
 /// A reader of a body, and the future that feeds it.
@@ -49,7 +59,7 @@ fn paced(
     mut pace: Pace,
     arrived: Option<Arrived>,
 ) -> (BodyReader, impl Future<Output = ()> + Send) {
-    let (sender, pieces) = mpsc::channel(PIECES);
+    let (sender, items) = mpsc::channel(PIECES);
     let feed = async move {
         let mut stream = std::pin::pin!(stream);
         let mut seen = arrived.as_ref().map_or(0, Arrived::total);
@@ -62,25 +72,25 @@ fn paced(
             let began = Instant::now();
             let next = tokio::time::timeout(pace.patience(), stream.next()).await;
             pace.waited(began.elapsed());
-            let piece = match (next, more()) {
-                (Ok(None), _) => return,
+            let item = match (next, more()) {
+                (Ok(None), _) => Item::End,
                 (Ok(Some(piece)), came) => {
                     pace.moved(came.unwrap_or_else(|| piece.as_ref().map_or(0, Bytes::len)));
-                    piece
+                    piece.map_or_else(Item::Broken, Item::Piece)
                 }
                 (Err(_), Some(came @ 1..)) => {
                     pace.moved(came);
                     continue;
                 }
-                (Err(_), _) => Err(slow_sender(pace.grace())),
+                (Err(_), _) => Item::Broken(slow_sender(pace.grace())),
             };
-            let last = piece.is_err();
-            if sender.send(piece).await.is_err() || last {
+            let is_last = !matches!(item, Item::Piece(_));
+            if sender.send(item).await.is_err() || is_last {
                 return;
             }
         }
     };
-    (BodyReader { pieces, current: Bytes::new() }, feed)
+    (BodyReader { items, current: Bytes::new(), is_whole: false }, feed)
 }
 
 fn slow_sender(grace: Duration) -> Error {
@@ -93,13 +103,27 @@ fn slow_sender(grace: Duration) -> Error {
         .next("send it faster; nothing was changed")
 }
 
+/// Nobody is left to read it, but whoever looks into a log.
+fn cut_off() -> Error {
+    Error::new(
+        Reason::InvalidArgument,
+        "body: the call was cancelled, or its connection went, before all of it came",
+    )
+    .with("field", "body")
+    .next("send it again; nothing was changed")
+}
+
 impl Read for BodyReader {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {
-            match self.pieces.blocking_recv() {
-                Some(Ok(piece)) => self.current = piece,
-                Some(Err(error)) => return Err(io::Error::other(error)),
-                None => return Ok(0),
+            if self.is_whole {
+                return Ok(0);
+            }
+            match self.items.blocking_recv() {
+                Some(Item::Piece(piece)) => self.current = piece,
+                Some(Item::End) => self.is_whole = true,
+                Some(Item::Broken(error)) => return Err(io::Error::other(error)),
+                None => return Err(io::Error::other(cut_off())),
             }
         }
         let count = out.len().min(self.current.len());
@@ -135,7 +159,7 @@ mod tests {
         let taken = async {
             let mut came = 0;
             // A trickle that is let go on is seen after a while, too.
-            while let Some(Ok(_)) = body.pieces.recv().await {
+            while let Some(Item::Piece(_)) = body.items.recv().await {
                 came += 1;
                 assert!(came < 20, "it keeps its turn for ever");
             }
@@ -164,8 +188,8 @@ mod tests {
         let (mut body, feed) = paced(slow, Pace::new(Duration::from_millis(100)), Some(arrived));
         let taken = async {
             let mut came = 0;
-            while let Some(piece) = body.pieces.recv().await {
-                came += usize::from(piece.is_ok());
+            while let Some(item) = body.items.recv().await {
+                came += usize::from(matches!(item, Item::Piece(_)));
             }
             came
         };
@@ -185,13 +209,36 @@ mod tests {
         let (mut body, feed) = paced(stream::iter(pieces), Pace::new(Duration::from_millis(50)), None);
         let taken = async {
             let mut came = 0;
-            while let Some(piece) = body.pieces.recv().await {
-                came += usize::from(piece.is_ok());
+            while let Some(item) = body.items.recv().await {
+                came += usize::from(matches!(item, Item::Piece(_)));
                 tokio::time::sleep(Duration::from_millis(40)).await;
             }
             came
         };
         assert_eq!(tokio::join!(taken, feed).0, 4);
+    }
+
+    /// What is dropped is the future, as when a call is cancelled: the thread that reads takes that for no end.
+    #[tokio::test]
+    async fn a_feeding_that_is_dropped_is_an_error() {
+        let begun = || stream::iter([Ok(Bytes::from_static(b"ab"))]);
+        let in_a_pause = begun().chain(stream::pending()).boxed();
+        for (stream, what) in [(begun().boxed(), "before it began"), (in_a_pause, "in a pause")] {
+            let (mut body, feed) = reader(stream, None);
+            if what == "in a pause" {
+                assert!(tokio::time::timeout(Duration::from_millis(20), feed).await.is_err(), "{what}");
+            } else {
+                drop(feed);
+            }
+            let read = tokio::task::spawn_blocking(move || {
+                let mut all = Vec::new();
+                // Twice: who asks again is not told that it was whole.
+                (body.read_to_end(&mut all).is_err(), body.read_to_end(&mut all).unwrap_err())
+            });
+            let (first, again) = read.await.unwrap();
+            assert!(first, "{what}");
+            assert_eq!(again.downcast::<Error>().unwrap().reason, Reason::InvalidArgument, "{what}");
+        }
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ use crate::app::App;
 use crate::file_system::{mutation, read_pieces};
 use crate::pool::durable;
 use crate::reply::{field, optional};
-use afs_proto::rest::{Etags, header_text, percent_decode, problem_response, query_pairs};
+use afs_proto::rest::{Etags, header_text, idempotency_key, percent_decode, problem_response, query_pairs};
 use afs_session::paths::{By, Precondition, Reader, WriteOptions};
 use afs_types::{Error, Reason, RequestId, Result, SessionId, SessionPath, limits};
 use axum::Json;
@@ -164,12 +164,7 @@ async fn content(app: &Arc<App>, reader: Reader, start: u64, len: u64) -> Result
 
 /// The etags that a change may find, as preconditions have them.
 fn if_match(headers: &HeaderMap) -> Result<Option<String>> {
-    let Some(etags) = Etags::of(headers, &header::IF_MATCH)? else { return Ok(None) };
-    let strong = etags.strong().ok_or_else(|| {
-        Error::new(Reason::EtagMismatch, "if-match: a weak entity tag is never enough for a change")
-            .with("field", "if-match")
-    });
-    strong.map(Some)
+    Etags::of(headers, &header::IF_MATCH)?.map(|etags| etags.for_change()).transpose()
 }
 
 async fn write(State(app): State<Arc<App>>, request: Request) -> Response {
@@ -195,12 +190,14 @@ async fn try_write(app: &Arc<App>, request: Request) -> Result<Response> {
     let if_absent = match Etags::of(headers, &header::IF_NONE_MATCH)? {
         None => false,
         Some(Etags::Any) => true,
+        // That it is none of no tags is always so.
+        Some(Etags::List(list)) if list.is_empty() => false,
         Some(Etags::List(_)) => return Err(wrong("if-none-match", "* (only if the file does not exist)")),
     };
     if headers.contains_key(header::CONTENT_RANGE) {
         return Err(wrong("content-range", "no such header: the body is the whole file"));
     }
-    if header_text(headers, &header::CONTENT_ENCODING)?.is_some_and(|c| c != "identity") {
+    if header_text(headers, &header::CONTENT_ENCODING)?.is_some_and(|c| !c.eq_ignore_ascii_case("identity")) {
         return Err(wrong("content-encoding", "none: the body is the file as it is to be stored"));
     }
     let options = WriteOptions {
@@ -209,7 +206,7 @@ async fn try_write(app: &Arc<App>, request: Request) -> Result<Response> {
         create_parents: true,
         ..WriteOptions::default()
     };
-    let key = header_text(headers, &http::HeaderName::from_static("idempotency-key"))?.unwrap_or_default();
+    let key = idempotency_key(headers)?.unwrap_or_default();
     let by = By { who: 0, request_id: optional("idempotency-key", &key, RequestId::parse)?.flatten() };
     let (mut bytes, feed) = body::channel(request.into_body());
     let engine = app.engine.clone();

@@ -31,11 +31,16 @@ pub(crate) fn label_filter(filter: &str) -> Result<BTreeMap<String, String>> {
 pub(crate) fn list(request: &v1::ListSessionsRequest) -> Result<ListSessions> {
     use v1::SessionState::{Active, Archived};
     let (mut active, mut archived) = (false, false);
-    for state in &request.states {
+    for (n, state) in request.states.iter().enumerate() {
         match v1::SessionState::try_from(*state) {
             Ok(Active) => active = true,
             Ok(Archived) => archived = true,
-            _ => return Err(Error::invalid("states", "SESSION_STATE_ACTIVE or SESSION_STATE_ARCHIVED")),
+            _ => {
+                let (field, want) =
+                    (format!("states[{n}]"), "SESSION_STATE_ACTIVE or SESSION_STATE_ARCHIVED");
+                let error = Error::new(Reason::InvalidArgument, format!("{field}: want {want}"));
+                return Err(error.with("field", field));
+            }
         }
     }
     Ok(ListSessions {
@@ -48,9 +53,12 @@ pub(crate) fn list(request: &v1::ListSessionsRequest) -> Result<ListSessions> {
     })
 }
 
-/// What an update changes.
+/// What an update changes. A session of another id in it is a contradiction, whoever says which is meant.
 pub(crate) fn update(request: v1::UpdateSessionRequest, now_ns: i64) -> Result<UpdateSession> {
     let session = request.session.unwrap_or_default();
+    if !session.session_id.is_empty() && session.session_id != request.session_id {
+        return Err(Error::invalid("session.session_id", "the same as `session_id`, or none"));
+    }
     let mask = request.update_mask.unwrap_or_default().paths;
     if mask.is_empty() {
         return Err(Error::invalid("update_mask", "at least one of display_name, labels, expire_time"));
@@ -140,6 +148,14 @@ mod tests {
         for bad in [&[][..], &["revision"], &["session.labels"]] {
             assert!(update(request(bad), 0).unwrap_err().message().contains("update_mask"));
         }
+        let of = |id: &str| {
+            let mut request = request(&["labels"]);
+            request.session.as_mut().unwrap().session_id = id.into();
+            update(request, 0)
+        };
+        assert!(of("").is_ok() && of("sess_a").is_ok());
+        let error = of("sess_b").unwrap_err();
+        assert_eq!(error.metadata(), [("field", "session.session_id".to_owned())]);
     }
 
     #[test]
@@ -149,6 +165,9 @@ mod tests {
         assert_eq!(states(&[2]).unwrap().archived, Some(false));
         assert_eq!(states(&[4]).unwrap().archived, Some(true));
         assert_eq!(states(&[2, 4]).unwrap().archived, None);
-        assert!(states(&[0]).is_err() && states(&[99]).is_err());
+        for (wrong, field) in [(&[0][..], "states[0]"), (&[2, 99], "states[1]")] {
+            let error = states(wrong).unwrap_err();
+            assert_eq!(error.metadata(), [("field", field.to_owned())]);
+        }
     }
 }

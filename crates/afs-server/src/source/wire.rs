@@ -1,7 +1,7 @@
 //! Sources and versions as messages, and specs as the engine takes them.
 
 use afs_proto::{timestamp, v1};
-use afs_session::records::VersionRec;
+use afs_session::records::{ImportFailure, VersionRec};
 use afs_session::{ImportSpec, SourceInfo, SourceState, without_password};
 use afs_types::{Error, Reason, Result, VersionId, limits};
 use std::collections::BTreeMap;
@@ -56,20 +56,20 @@ pub(crate) fn source(info: SourceInfo) -> v1::Source {
         SourceState::Ready => v1::ResourceState::Ready,
         SourceState::Failed => v1::ResourceState::Failed,
     };
-    let interrupted = (info.state == SourceState::Failed).then(|| "the import was interrupted".to_owned());
-    let progress = info.progress.map(|(phase, done, total)| v1::Progress {
-        done,
-        total: total.unwrap_or(0),
-        unit: String::new(),
-        message: phase,
+    let progress = info.progress.map(|p| v1::Progress {
+        done: p.done,
+        total: p.total.unwrap_or(0),
+        unit: p.unit.into(),
+        message: p.phase,
     });
+    let failure = record.failure.map(failure);
     v1::Source {
         source_id: info.id.to_string(),
         display_name: record.display_name,
         spec: Some(v1::SourceSpec { spec: Some(spec) }),
         state: state.into(),
         progress,
-        failure: record.failure.or(interrupted).map(failure),
+        failure: failure.or_else(|| (info.state == SourceState::Failed).then(interrupted)),
         head_version_id: record.head.map(|v| v.to_string()).unwrap_or_default(),
         labels: record.labels,
         create_time: Some(timestamp(record.created_ns)),
@@ -78,13 +78,19 @@ pub(crate) fn source(info: SourceInfo) -> v1::Source {
     }
 }
 
-fn failure(message: String) -> v1::Failure {
-    v1::Failure {
-        reason: Reason::SourceUnavailable.as_str().into(),
-        message,
-        metadata: BTreeMap::new(),
-        next_steps: vec!["correct the cause, then refresh the source".into()],
-    }
+fn failure(failure: ImportFailure) -> v1::Failure {
+    let ImportFailure { reason, message } = failure;
+    told(reason, message, format!("{}; then refresh the source", reason.next_step()))
+}
+
+/// The server ended before the import did.
+fn interrupted() -> v1::Failure {
+    told(Reason::Unavailable, "the import was interrupted".into(), "refresh the source".into())
+}
+
+fn told(reason: Reason, message: String, next_step: String) -> v1::Failure {
+    let (reason, metadata) = (reason.as_str().into(), BTreeMap::new());
+    v1::Failure { reason, message, metadata, next_steps: vec![next_step] }
 }
 
 /// One version of a source.

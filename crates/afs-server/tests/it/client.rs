@@ -1,6 +1,7 @@
 //! One client with two surfaces: a method name and a JSON object in, a JSON object or a problem out. Over gRPC the JSON becomes a
-//! typed message and a real call; over HTTP it becomes path, query and body of the generated route.
+//! typed message and a real call; over HTTP it becomes path, query and body of the generated route, and the answer has to fit the OpenAPI document.
 
+use crate::schema::check_answer;
 use afs_proto::rest::{ROUTES, RouteInfo};
 use afs_proto::v1::{self, write_file_request::Part};
 use afs_proto::{Problem, from_status};
@@ -98,6 +99,8 @@ impl Client {
             Surface::Grpc => self.grpc(method, body).await,
             Surface::Http => {
                 let answer = self.route(method, body, "application/json").await;
+                let route = route_of(method);
+                check_answer(route.verb, route.path, &answer);
                 let value = serde_json::from_slice(&answer.body).unwrap();
                 if answer.status == 200 { Ok(value) } else { Err(decode(value)) }
             }
@@ -125,6 +128,8 @@ impl Client {
             return self.grpc_stream(method, body).await;
         }
         let answer = self.route(method, body, "application/x-ndjson").await;
+        let route = route_of(method);
+        check_answer(route.verb, route.path, &answer);
         let text = std::str::from_utf8(&answer.body).unwrap();
         if answer.status != 200 {
             return Err(decode(serde_json::from_str(text).unwrap()));
@@ -170,9 +175,14 @@ impl Client {
     }
 
     pub(crate) async fn write_with(&self, header: Value, bytes: &[u8]) -> Outcome<Value> {
-        let part = |part| v1::WriteFileRequest { part: Some(part) };
-        let pieces: Vec<_> = bytes.chunks(100_000).map(|c| part(Part::Data(c.to_vec().into()))).collect();
-        let parts = stream::iter([part(Part::Header(decode(header)))]).chain(stream::iter(pieces));
+        let pieces = bytes.chunks(100_000).map(|c| Part::Data(c.to_vec().into()));
+        let parts = std::iter::once(Part::Header(decode(header))).chain(pieces);
+        self.write_parts(parts.chain([Part::End(v1::WriteFileEnd {})]).collect()).await
+    }
+
+    /// Any messages of an upload over gRPC; then the stream ends.
+    pub(crate) async fn write_parts(&self, parts: Vec<Part>) -> Outcome<Value> {
+        let parts = stream::iter(parts).map(|part| v1::WriteFileRequest { part: Some(part) });
         let mut files = v1::file_system_service_client::FileSystemServiceClient::new(self.channel.clone());
         let answer = files.write_file(parts).await.map_err(|s| problem(&s))?;
         Ok(serde_json::to_value(answer.into_inner()).unwrap())

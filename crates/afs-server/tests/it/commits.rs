@@ -502,3 +502,46 @@ async fn a_promote_that_is_asked_again_says_the_same() {
         assert_eq!(git(&repo, &["rev-parse", &branch]), made["git_oid"].as_str().unwrap());
     }
 }
+
+/// Makes a file of a session, or makes it longer: a hole takes no bytes.
+async fn stretch(client: &Client, id: &str, path: &str, size: u64) {
+    client.write(id, path, b"x").await.unwrap();
+    let set = json!({"session_id": id, "path": path, "size": size.to_string()});
+    client.ok("FileSystem.SetAttributes", set).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_of_more_bytes_than_one_may_write_is_refused_before_it_reads_them() {
+    let server = Server::start().await;
+    let repo = server.repository();
+    for client in server.both().await {
+        let session = git_session(&client, &repo).await;
+        let id = session["session_id"].as_str().unwrap();
+        stretch(&client, id, "/holes", limits::MAX_COMMIT_BYTES + 1).await;
+        let want = json!({"session_id": id, "message": "all"});
+        let refused = client.call("Persistence.CreateCommit", want).await.unwrap_err();
+        assert_eq!(refused.reason, "FILE_TOO_LARGE", "{refused:?}");
+        assert_eq!(refused.metadata["limit"], limits::MAX_COMMIT_BYTES.to_string());
+        assert_eq!(refused.metadata["path"], "/holes");
+        client.write(id, "/.gitignore", b"/holes\n").await.unwrap();
+        commit(&client, id, "all but what is ignored").await;
+    }
+}
+
+/// The longest commit that is allowed would take minutes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_is_still_reading_does_not_hold_up_the_stop() {
+    let mut server = Server::start().await;
+    let repo = server.repository();
+    let [client, _] = server.both().await;
+    let session = git_session(&client, &repo).await;
+    let id = session["session_id"].as_str().unwrap().to_owned();
+    stretch(&client, &id, "/holes", limits::MAX_COMMIT_BYTES / 2).await;
+    let want = json!({"session_id": id, "message": "long"});
+    let long = tokio::spawn(async move { client.call("Persistence.CreateCommit", want).await });
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    assert!(!long.is_finished());
+    let stopped = tokio::time::timeout(std::time::Duration::from_secs(60), server.stop()).await;
+    assert!(stopped.is_ok(), "the stop waits for a commit");
+    assert!(long.await.unwrap().is_err());
+}

@@ -168,6 +168,90 @@ async fn a_change_set_is_all_or_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_in_a_list_is_named_by_its_place_on_both_surfaces() {
+    let server = Server::start().await;
+    let [grpc, http] = server.both().await;
+    let id = tree(&grpc).await;
+    let (good, mkdir) = (json!({"old_text": "one", "new_text": "1"}), json!({"mkdir": {"path": "/n"}}));
+    let edits = |second: Value| json!({"path": "/a.txt", "edits": [good, second]});
+    let changes = |second: Value| json!({"changes": [mkdir, second]});
+    let patch = "--- a/a.txt\n+++ b/a.txt\n@@ -1 +1 @@\n-one\n+1\n\
+        --- a/dir/b.rs\n+++ b/dir/b.rs\n@@ -1 +1 @@\n-x\n+y\n";
+    let states = ["SESSION_STATE_ACTIVE", "SESSION_STATE_UNSPECIFIED"];
+    for (method, body, reason, fact) in [
+        (
+            "FileSystem.EditFile",
+            edits(json!({"old_text": "gone", "new_text": "x"})),
+            "EDIT_NOT_FOUND",
+            ("field", "edits[1].old_text"),
+        ),
+        (
+            "FileSystem.EditFile",
+            edits(json!({"old_text": "", "new_text": "x"})),
+            "INVALID_ARGUMENT",
+            ("field", "edits[1].old_text"),
+        ),
+        (
+            "FileSystem.EditFile",
+            edits(json!({"old_text": "x", "new_text": "x"})),
+            "INVALID_ARGUMENT",
+            ("field", "edits[1].new_text"),
+        ),
+        (
+            "FileSystem.SubmitChanges",
+            changes(json!({"symlink": {"path": "/l", "target": ""}})),
+            "INVALID_ARGUMENT",
+            ("field", "changes[1].symlink.target"),
+        ),
+        (
+            "FileSystem.SubmitChanges",
+            changes(json!({"edit": {"path": "/a.txt", "edits": [{"old_text": "gone", "new_text": "x"}]}})),
+            "EDIT_NOT_FOUND",
+            ("field", "changes[1].edit.edits[0].old_text"),
+        ),
+        (
+            "FileSystem.SubmitChanges",
+            changes(json!({"write": {"path": ""}})),
+            "INVALID_ARGUMENT",
+            ("field", "changes[1].write.path"),
+        ),
+        (
+            "FileSystem.SubmitChanges",
+            changes(json!({"remove": {"path": "/dir"}})),
+            "NOT_EMPTY",
+            ("field", "changes[1].remove"),
+        ),
+        ("FileSystem.ApplyPatch", json!({"patch": patch}), "PATCH_CONFLICT", ("file", "2")),
+        ("FileSystem.ApplyPatch", json!({"patch": patch}), "PATCH_CONFLICT", ("hunk", "1")),
+        (
+            "FileSystem.ApplyPatch",
+            json!({"patch": patch.replace("dir/b.rs", "../b.rs")}),
+            "INVALID_PATCH",
+            ("file", "2"),
+        ),
+        (
+            "Session.ForkSession",
+            json!({"new_session_ids": ["sess_two", "sess_two"]}),
+            "ALREADY_EXISTS",
+            ("field", "new_session_ids[1]"),
+        ),
+        ("Session.ListSessions", json!({"states": states}), "INVALID_ARGUMENT", ("field", "states[1]")),
+    ] {
+        let body = if method == "Session.ListSessions" { body } else { with(&id, body) };
+        let told = grpc.refused(method, body.clone()).await;
+        assert_eq!((told.reason.as_str(), told.metadata[fact.0].as_str()), (reason, fact.1), "{told:?}");
+        if fact.0 == "field" {
+            // What is wrong inside of a change is told behind the path that it is about.
+            let last = fact.1.split_once(".edit.").map_or(fact.1, |(_, last)| last);
+            assert!(told.detail.contains(last), "{told:?}");
+        }
+        let same = http.refused(method, body).await;
+        assert_eq!((&same.detail, &same.metadata, same.status), (&told.detail, &told.metadata, told.status));
+    }
+    assert_eq!(http.read(&id, "/a.txt").await.unwrap(), b"one\ntwo\nthree\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn paths_move_copy_and_go() {
     let server = Server::start().await;
     for client in server.both().await {

@@ -1,10 +1,16 @@
 //! Start, stop, and what must not start.
 
 use crate::harness::{Server, config, empty_session, git_session};
-use afs_server::{Settings, start};
+use afs_server::{Config, Settings, start};
 use afs_types::Reason;
 use serde_json::json;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_server_on_the_same_data_or_port_is_refused() {
@@ -18,6 +24,68 @@ async fn a_second_server_on_the_same_data_or_port_is_refused() {
     let error = start(settings.resolve().unwrap()).await.err().unwrap();
     assert_eq!(error.reason, Reason::InUse, "{error:?}");
     assert!(!elsewhere.exists(), "nothing is touched before the port is ours");
+}
+
+/// A server that had answered before it knew whether it could mount was still there for whom it had answered, and kept the data directory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_cannot_mount_answers_nobody_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "no directory").unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let good = Config { listen: vec![free], ..config(dir.path()) };
+    let mut came_in_time = 0;
+    for round in 0..5 {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let until = is_over.clone();
+        let hurried = tokio::spawn(async move {
+            let mut stream = loop {
+                match TcpStream::connect(free).await {
+                    Ok(stream) => break stream,
+                    Err(_) if until.load(Ordering::SeqCst) => return None,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+                }
+            };
+            let mut answer = Vec::new();
+            let asked = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+            // The connection is kept until the server ends it.
+            let _ = asked.and(stream.read_to_end(&mut answer).await.map(drop));
+            Some(answer)
+        });
+        let config = Config { mount_dir: Some(file.join("mount")), ..good.clone() };
+        let error = start(config).await.err().unwrap();
+        is_over.store(true, Ordering::SeqCst);
+        assert!(error.message().contains("create "), "round {round}: {error:?}");
+        let answer = tokio::time::timeout(Duration::from_secs(20), hurried).await;
+        if let Some(answer) = answer.expect("its connection is ended").unwrap() {
+            assert!(answer.is_empty(), "round {round}: {}", String::from_utf8_lossy(&answer));
+            came_in_time += 1;
+        }
+        start(good.clone()).await.unwrap().stop().await.unwrap();
+    }
+    assert!(came_in_time > 0, "nobody asked while it started");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_a_file_has_no_colours() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_afs-server"))
+        .args(["dev", "--listen", "127.0.0.1:0", "--log-level", "info", "--data"])
+        .arg(dir.path().join("data"))
+        .env_remove("NO_COLOR")
+        .stdout(Stdio::piped())
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    assert!(line.contains("is ready"), "{line}");
+    let stopped = Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status().unwrap();
+    assert!(stopped.success() && child.wait().unwrap().success());
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("finishing requests") && !log.contains('\u{1b}'), "{log:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,8 +21,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 const CLIENTS: usize = 64;
+/// Connections that do not read the one answer they asked for.
+const UNREAD: usize = 500;
+const ANSWER_MIB: usize = 7;
 /// More than the server may grow by, whatever comes: what all limits together allow, and what the allocator keeps.
-const MOST_GROWTH_MIB: u64 = 1_400;
+const MOST_GROWTH_MIB: u64 = 1_900;
 
 /// A server as a process.
 struct Process {
@@ -116,6 +119,7 @@ async fn memory_stays_bounded_under_hostile_load() {
     load!("JSON of empty elements", json_bombs(server.address(), &id));
     load!("unfinished messages", unfinished(server.address()));
     load!("readers that sleep", sleeping_readers(&server.endpoint, &id));
+    load!("answers that nobody reads", unread_answers(server.address(), &id));
     load!("pages and searches", pages(&server.endpoint, &id));
     load!("edits of a large file", texts(&server.endpoint, &id, "FileSystem.EditFile"));
     load!("patches of a large file", texts(&server.endpoint, &id, "FileSystem.ApplyPatch"));
@@ -144,6 +148,7 @@ async fn big_tree(client: &Client, id: &str) {
     let line = "a line that a search finds, again and again and again\n";
     let large = line.repeat((48 << 20) / line.len()) + "the last line\n";
     client.write(id, "/large", large.as_bytes()).await.unwrap();
+    client.write(id, "/answer", &large.as_bytes()[..ANSWER_MIB << 20]).await.unwrap();
 }
 
 /// 64 uploads at once, each cut before its end.
@@ -231,6 +236,35 @@ async fn sleeping_readers(endpoint: &str, id: &str) -> Vec<tonic::Streaming<v1::
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     streams
+}
+
+/// Answers of one message, as large as they can be, on connections that ask and do not read: together several times what the server may grow by. All
+/// are asked before one has been answered, so that those that wait for their turn find no room when it comes.
+async fn unread_answers(address: SocketAddr, id: &str) -> Vec<TcpStream> {
+    let body = json!({"paths": ["/answer"], "max_bytes_per_file": (8 << 20).to_string()}).to_string();
+    let head = format!(
+        "POST /v1/sessions/{id}/batch-read HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut asked = Vec::new();
+    for _ in 0..UNREAD {
+        let mut raw = TcpStream::connect(address).await.unwrap();
+        raw.write_all((head.clone() + &body).as_bytes()).await.unwrap();
+        asked.push(raw);
+    }
+    let mut refused = 0;
+    for raw in &asked {
+        let mut first = [0; 12];
+        let count =
+            tokio::time::timeout(Duration::from_secs(30), raw.peek(&mut first)).await.unwrap().unwrap();
+        match &first[..count] {
+            b"HTTP/1.1 200" => {}
+            b"HTTP/1.1 429" => refused += 1,
+            other => panic!("{}", String::from_utf8_lossy(other)),
+        }
+    }
+    assert!(refused > 0, "the server holds {} MiB for who does not read them", UNREAD * ANSWER_MIB);
+    asked
 }
 
 /// The largest pages, and searches that match everything.

@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on must stop")]
 
 mod all_sessions;
+mod attributes;
 mod bridge;
 mod client;
 mod commits;
+mod contract;
 mod files;
 mod fuzz;
 mod harness;
@@ -16,5 +18,7 @@ mod load;
 mod manners;
 mod persistence;
 mod raw;
+mod schema;
 mod sessions;
 mod standards;
+mod uploads;

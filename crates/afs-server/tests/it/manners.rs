@@ -119,6 +119,107 @@ async fn nothing_is_left_out_silently() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn headers_mean_what_their_rfcs_say() {
+    let (_server, http, id) = setup().await;
+    let file = format!("/v1/sessions/{id}/files/f");
+    let etag = http.ok("FileSystem.Stat", json!({"session_id": id, "path": "/f"})).await["etag"].clone();
+    let etag = etag.as_str().unwrap();
+    let (comma, weak) = (format!("\"x,{etag}\""), format!("\"x,y\",, W/\"{etag}\""));
+    let status = async |verb: &str, uri: &str, header: (&str, &str), body: &str| {
+        http.send(verb, uri, &[header], body.to_owned()).await.status
+    };
+    for (header, want) in [
+        (("if-none-match", "*"), 304),
+        (("if-none-match", &weak[..]), 304),
+        (("if-none-match", "\"*\""), 200),
+        (("if-none-match", &comma), 200),
+        (("if-none-match", ""), 200),
+        (("if-match", "*"), 200),
+        (("if-match", "\"*\""), 412),
+        (("if-match", &comma), 412),
+        (("if-match", &weak), 412),
+        (("if-match", ""), 412),
+    ] {
+        assert_eq!(status("GET", &file, header, "").await, want, "{header:?}");
+    }
+    let edit = format!("/v1/sessions/{id}/edit");
+    let body = r#"{"path": "/f", "edits": [{"old_text": "one", "new_text": "1"}]}"#;
+    for wrong in ["\"*\"", &comma, &weak, "", "\"\""] {
+        assert_eq!(status("PUT", &file, ("if-match", wrong), "x").await, 412, "{wrong}");
+        assert_eq!(status("DELETE", &file, ("if-match", wrong), "").await, 412, "{wrong}");
+        let told = refused(&http, "POST", &edit, &[("if-match", wrong)], body).await;
+        assert_eq!((told.0, told.1.as_str()), (412, "ETAG_MISMATCH"), "{wrong}");
+    }
+    assert_eq!(status("PUT", &file, ("if-none-match", "\"*\""), "x").await, 400, "no list on a change");
+    assert_eq!(status("PUT", &file, ("idempotency-key", ""), "x").await, 400);
+    assert_eq!(status("POST", &edit, ("idempotency-key", ""), body).await, 400);
+    assert_eq!(http.read(&id, "/f").await.unwrap(), b"one two\n");
+    assert_eq!(status("PUT", &file, ("if-none-match", ""), "one two\n").await, 200);
+    assert_eq!(status("PUT", &file, ("content-encoding", "Identity"), "one two\n").await, 200);
+
+    let source = http.ok("Source.CreateSource", json!({"spec": {"empty": {}}})).await;
+    let source = format!("/v1/sources/{}", source["source_id"].as_str().unwrap());
+    for wait in ["wait=100", "wait=99999999999999999999", "Wait=1", "wait=soon", "respond-async; wait=-1"] {
+        assert_eq!(status("GET", &source, ("prefer", wait), "").await, 200, "{wait}");
+    }
+    let beyond = refused(&http, "GET", &format!("{source}?wait_seconds=100"), &[], "").await;
+    assert_eq!(
+        (beyond.0, beyond.2.as_str()),
+        (400, "wait_seconds"),
+        "what the request itself says is no wish"
+    );
+
+    let manifest = format!("/v1/sessions/{id}/manifest");
+    for (accept, want) in [
+        ("Application/X-NDJSON", "application/x-ndjson"),
+        ("application/x-ndjson;q=0", "text/event-stream"),
+        ("application/x-ndjson;q=0.2, text/event-stream;q=0.1", "application/x-ndjson"),
+        ("application/x-ndjson;q=0.1, text/event-stream;q=0.2", "text/event-stream"),
+        ("*/*", "text/event-stream"),
+    ] {
+        let answer = http.send("GET", &manifest, &[("accept", accept)], "").await;
+        let kind = answer.headers["content-type"].to_str().unwrap();
+        assert_eq!((answer.status, kind), (200, want), "{accept}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_are_taken_exactly_or_refused() {
+    let (_server, http, id) = setup().await;
+    let uri = format!("/v1/sessions/{id}/setattr");
+    for (mode, want) in [("493.0", 0o755), ("\"4.2e2\"", 0o644), ("448", 0o700), ("-0", 0)] {
+        let body = format!("{{\"path\": \"/f\", \"mode\": {mode}}}");
+        let answer = http.send("POST", &uri, &[], body).await;
+        let done: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(done["entry"]["mode"].as_u64().map(|m| m & 0o7777), Some(want), "{mode}: {done}");
+    }
+    for wrong in
+        ["493.5", "1.00000000000000000001", "\"+0\"", "\"007\"", "\" 1\"", "\"\"", "4294967296", "1e-400"]
+    {
+        let body = format!("{{\"path\": \"/f\", \"mode\": {wrong}}}");
+        let told = refused(&http, "POST", &uri, &[], &body).await;
+        assert_eq!((told.0, told.2.as_str()), (400, "mode"), "{wrong}");
+    }
+    // More than a binary fraction holds: the refusal says which number arrived.
+    for size in ["9007199254740993", "9007199254740993.0", "9.007199254740993e15", "\"9007199254740993\""] {
+        let body = format!("{{\"path\": \"/f\", \"size\": {size}}}");
+        let answer = http.send("POST", &uri, &[], body).await;
+        let problem: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(problem["reason"], "FILE_TOO_LARGE", "{size}: {problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(" 9007199254740993 bytes"), "{size}: {problem}");
+    }
+    let both = r#"{"changes": [{"mkdir": {"path": "/a"}, "chmod": {"path": "/f", "mode": 0}}]}"#;
+    let answer = http.send("POST", &format!("/v1/sessions/{id}/changes"), &[], both).await;
+    let problem: Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(
+        (answer.status, &problem["metadata"]["field"]),
+        (400, &json!("changes[0].mkdir")),
+        "{problem}"
+    );
+    assert!(problem["detail"].as_str().unwrap().contains("only one of write, edit, remove"), "{problem}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn paths_of_any_bytes_are_the_same_file_on_every_surface() {
     let server = Server::start().await;
     let [grpc, http] = server.both().await;
@@ -242,6 +343,14 @@ async fn a_session_goes_when_its_time_is_over() {
         let past = json!({"session_id": kept, "session": {"expire_time": "2001-01-01T00:00:00Z"}, "update_mask": "expire_time"});
         let problem = client.refused("Session.UpdateSession", past).await;
         assert_eq!(problem.violations[0].field, "session.expire_time");
+        for (method, request) in [
+            ("Session.CreateSession", json!({"ttl": "0s"})),
+            ("Session.ForkSession", json!({"session_id": kept, "ttl": "0s"})),
+        ] {
+            let problem = client.refused(method, request).await;
+            assert_eq!((problem.status, problem.violations[0].field.as_str()), (400, "ttl"), "{method}");
+            assert_eq!(problem.metadata["limit"], "0s", "{method}: {problem:?}");
+        }
     }
     // What was due while nobody ran goes too.
     server.restart().await;

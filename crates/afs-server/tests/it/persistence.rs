@@ -117,6 +117,190 @@ async fn a_diff_is_a_patch_that_git_takes() {
     }
 }
 
+/// What `git status`, `git fetch` and a commit in a mount leave in the session's `.git`: none of it is text, or anybody's change.
+async fn as_git_does(client: &Client, id: &str) {
+    let files: [(&str, &[u8]); 5] = [
+        ("index", b"DIRC\0\0\0\x02\xff"),
+        ("FETCH_HEAD", b"0000000000000000000000000000000000000000\tbranch 'main'\n"),
+        ("logs/refs/remotes/origin/next", b"0 1 T <t@example.invalid> fetch\n"),
+        ("refs/remotes/origin/next", b"0000000000000000000000000000000000000001\n"),
+        ("objects/ab/cdef0123456789abcdef0123456789abcdef01", b"x\x01\0\xff\0"),
+    ];
+    for (name, content) in files {
+        client.write(id, &format!("/.git/{name}"), content).await.unwrap();
+    }
+    // A repository of its own below: git keeps nothing of its `.git` either.
+    client.write(id, "/sub/.git/HEAD", b"ref: refs/heads/main\n").await.unwrap();
+    client.write(id, "/sub/.gitignore", b"x\n").await.unwrap();
+}
+
+async fn diff_of(client: &Client, id: &str, more: Value) -> Vec<Value> {
+    let mut body = json!({"session_id": id});
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    client.all("Persistence.Diff", body).await.unwrap()
+}
+
+/// Applies a diff as it is, with git's own `git apply`.
+fn apply_in(clone: &std::path::Path, told: &[Value]) {
+    let patch: String = told.iter().map(|c| c["patch"].as_str().unwrap()).collect();
+    std::fs::write(clone.join(".git/p"), patch).unwrap();
+    git(clone, &["apply", "--index", ".git/p"]);
+}
+
+fn is_git(change: &Value) -> bool {
+    let below = |key: &str| change[key].as_str().unwrap().split('/').any(|name| name == ".git");
+    below("path") || below("old_path")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_diff_is_without_what_git_keeps_for_itself() {
+    let server = Server::start().await;
+    let repo = server.repository();
+    for client in server.both().await {
+        let session = git_session(&client, &repo).await;
+        let id = session["session_id"].as_str().unwrap();
+        client.write(id, "/README.md", b"# Hello\n\nthere\n").await.unwrap();
+        as_git_does(&client, id).await;
+        let diff = async |more: Value| diff_of(&client, id, more).await;
+        let told = diff(json!({})).await;
+        let want = [
+            ("/README.md", "CHANGE_KIND_MODIFIED"),
+            ("/sub", "CHANGE_KIND_ADDED"),
+            ("/sub/.gitignore", "CHANGE_KIND_ADDED"),
+        ];
+        assert_eq!(paths(&told), want);
+        assert_eq!(paths(&diff(json!({"name_only": true})).await), want);
+        assert_eq!(paths(&diff(json!({"paths": ["/"]})).await), want);
+
+        // Whole, into git itself, as docs/cli.md shows it.
+        let check = server.dir.path().join(format!("git-dir-{:?}", client.surface));
+        git(server.dir.path(), &["clone", "-q", repo.to_str().unwrap(), check.to_str().unwrap()]);
+        apply_in(&check, &told);
+        let made = client.ok("Persistence.CreateCommit", json!({"session_id": id, "message": "m"})).await;
+        assert_eq!(made["git_tree_oid"], git(&check, &["write-tree"]));
+
+        // Who asks for it gets it.
+        let all = diff(json!({"include_git_dir": true})).await;
+        for path in ["/.git/FETCH_HEAD", "/.git/index", "/sub/.git/HEAD", "/README.md"] {
+            assert!(all.iter().any(|c| c["path"] == path), "{path}: {all:?}");
+        }
+        let asked = diff(json!({"paths": ["/.git"]})).await;
+        assert!(asked.len() >= 5 && asked.iter().all(is_git), "{asked:?}");
+        let one = diff(json!({"paths": ["/.git/FETCH_HEAD", "/README.md"]})).await;
+        assert_eq!(
+            paths(&one),
+            [("/.git/FETCH_HEAD", "CHANGE_KIND_ADDED"), ("/README.md", "CHANGE_KIND_MODIFIED")]
+        );
+        assert!(diff(json!({"paths": ["/.gitignore"]})).await.is_empty());
+    }
+}
+
+/// Over the border, with what is in a directory, and next to what moves on this side of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_moved_into_or_out_of_git_s_own_is_told_by_this_side() {
+    let server = Server::start().await;
+    let repo = server.repository();
+    for client in server.both().await {
+        let session = git_session(&client, &repo).await;
+        let id = session["session_id"].as_str().unwrap();
+        as_git_does(&client, id).await;
+        let check = server.dir.path().join(format!("border-{:?}", client.surface));
+        git(server.dir.path(), &["clone", "-q", repo.to_str().unwrap(), check.to_str().unwrap()]);
+        let diff = async |more: Value| diff_of(&client, id, more).await;
+        let apply = |told: &[Value]| apply_in(&check, told);
+        client.write(id, "/.git/out/a", b"a\n").await.unwrap();
+        client.write(id, "/away/b", b"b\n").await.unwrap();
+        client.write(id, "/away/c", b"c\n").await.unwrap();
+        let point = client.ok("Persistence.CreateCheckpoint", json!({"session_id": id})).await;
+        apply(&diff(json!({})).await);
+        let changes = json!({"session_id": id, "changes": [
+            {"move": {"source": "/.git/out", "destination": "/out"}},
+            {"move": {"source": "/away/c", "destination": "/c"}},
+            {"move": {"source": "/away", "destination": "/.git/away"}},
+            {"move": {"source": "/.git/index", "destination": "/.git/index.old"}},
+        ]});
+        client.ok("FileSystem.SubmitChanges", changes).await;
+        let told = diff(json!({"base": point["checkpoint_id"]})).await;
+        assert_eq!(
+            paths(&told),
+            [
+                ("/away", "CHANGE_KIND_DELETED"),
+                ("/away/b", "CHANGE_KIND_DELETED"),
+                ("/c", "CHANGE_KIND_RENAMED"),
+                ("/out", "CHANGE_KIND_ADDED"),
+                ("/out/a", "CHANGE_KIND_ADDED"),
+            ]
+        );
+        assert!(!told.iter().any(is_git), "{told:?}");
+        apply(&told);
+        let made = client.ok("Persistence.CreateCommit", json!({"session_id": id, "message": "m"})).await;
+        assert_eq!(made["git_tree_oid"], git(&check, &["write-tree"]));
+        let raw = diff(json!({"base": point["checkpoint_id"], "include_git_dir": true})).await;
+        let moved = raw.iter().find(|c| c["path"] == "/out").unwrap();
+        assert_eq!(
+            (&moved["kind"], &moved["old_path"]),
+            (&json!("CHANGE_KIND_RENAMED"), &json!("/.git/out"))
+        );
+        // A restore and a fork keep all of it.
+        let fork = client.ok("Session.ForkSession", json!({"session_id": id})).await["sessions"][0].clone();
+        let fork = fork["session_id"].as_str().unwrap();
+        assert_eq!(client.read(fork, "/.git/away/b").await.unwrap(), b"b\n");
+        let back = json!({"session_id": id, "checkpoint_id": point["checkpoint_id"]});
+        client.ok("Persistence.RestoreCheckpoint", back).await;
+        assert_eq!(client.read(id, "/.git/out/a").await.unwrap(), b"a\n");
+    }
+}
+
+/// Two forks count their revisions from the same one on, so what each wrote has the same etag there. The bytes count.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_diff_of_forks_goes_by_bytes_and_not_by_etags() {
+    let server = Server::start().await;
+    for client in server.both().await {
+        let id = empty_session(&client).await;
+        for path in ["/other", "/same"] {
+            client.write(&id, path, b"\0").await.unwrap();
+        }
+        let forks = client.ok("Session.ForkSession", json!({"session_id": id, "count": 2})).await;
+        let [a, b] = [0, 1].map(|n| forks["sessions"][n]["session_id"].as_str().unwrap().to_owned());
+        for (fork, other) in [(&a, b"\0a"), (&b, b"\0b")] {
+            client.write(fork, "/other", other).await.unwrap();
+            // The same bytes in another inode.
+            let remove = json!({"session_id": fork, "path": "/same"});
+            client.ok("FileSystem.RemovePath", remove).await;
+            client.write(fork, "/same", b"\0same").await.unwrap();
+        }
+        let body = json!({"session_id": a, "base": a, "target": b});
+        let told = client.all("Persistence.Diff", body).await.unwrap();
+        assert_eq!(paths(&told), [("/other", "CHANGE_KIND_MODIFIED"), ("/same", "CHANGE_KIND_MODIFIED")]);
+        assert_eq!(told[0]["old_etag"], told[0]["new_etag"], "or the test shows nothing");
+        assert_eq!((&told[0]["binary"], &told[1]["binary"]), (&json!(true), &json!(false)), "{told:?}");
+    }
+}
+
+/// A commit that is looked at is all that was committed from; the git commit is what is tracked of it. Said in docs/semantics.md.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_is_looked_at_is_the_whole_state() {
+    let server = Server::start().await;
+    let repo = server.repository();
+    for client in server.both().await {
+        let session = git_session(&client, &repo).await;
+        let id = session["session_id"].as_str().unwrap();
+        client.write(id, "/.gitignore", b"*.key\n").await.unwrap();
+        client.write(id, "/prod.key", b"secret\n").await.unwrap();
+        let made = client.ok("Persistence.CreateCommit", json!({"session_id": id, "message": "m"})).await;
+        let (commit, branch) = (&made["commit_id"], format!("whole-{:?}", client.surface).to_lowercase());
+        client.ok("Persistence.Promote", json!({"commit_id": commit, "branch": branch})).await;
+        let names = git(&repo, &["ls-tree", "-r", "--name-only", &branch]);
+        assert!(names.contains(".gitignore") && !names.contains("prod.key"), "{names}");
+        let body = json!({"session_id": id, "target": commit, "name_only": true});
+        let told = client.all("Persistence.Diff", body).await.unwrap();
+        assert_eq!(paths(&told), [("/.gitignore", "CHANGE_KIND_ADDED"), ("/prod.key", "CHANGE_KIND_ADDED")]);
+        let fork = json!({"session_id": id, "commit_id": commit});
+        let fork = client.ok("Session.ForkSession", fork).await["sessions"][0]["session_id"].clone();
+        assert_eq!(client.read(fork.as_str().unwrap(), "/prod.key").await.unwrap(), b"secret\n");
+    }
+}
+
 /// Names of the API's own signs, of git's, and of no text; and files that became another type, or changed places.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_diff_of_odd_names_and_types_is_a_patch_that_git_and_we_take() {

@@ -41,6 +41,73 @@ async fn an_import_that_cannot_work_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_failed_import_keeps_the_reason_that_it_failed_for() {
+    let mut server = Server::start().await;
+    let hostile = server.dir.path().join("hostile");
+    std::fs::create_dir(&hostile).unwrap();
+    // Some systems take it for `.git`.
+    std::fs::write(hostile.join("git~1"), "x").unwrap();
+    git(&hostile, &["init", "-q", "-b", "main"]);
+    for work in [&["add", "-A"][..], &["commit", "-q", "-m", "x"]] {
+        git(&hostile, &[&["-c", "core.protectNTFS=false"][..], work].concat());
+    }
+    let nowhere = server.dir.path().join("nowhere");
+    let mut sources = Vec::new();
+    let [grpc, _] = server.both().await;
+    for (spec, reason) in [
+        (json!({"git": {"url": hostile}}), "HOSTILE_TREE"),
+        (json!({"git": {"url": nowhere}}), "SOURCE_UNAVAILABLE"),
+        (json!({"local": {"path": nowhere}}), "SOURCE_UNAVAILABLE"),
+    ] {
+        let source = grpc.ok("Source.CreateSource", json!({"spec": spec})).await;
+        sources.push((source["source_id"].clone(), reason));
+    }
+    for is_restarted in [false, true] {
+        if is_restarted {
+            server.restart().await;
+        }
+        for client in server.both().await {
+            for (id, reason) in &sources {
+                let wait = json!({"source_id": id, "wait_seconds": 30});
+                let failed = client.ok("Source.GetSource", wait).await;
+                assert_eq!(failed["state"], "RESOURCE_STATE_FAILED", "{failed}");
+                assert_eq!(failed["failure"]["reason"], *reason, "{failed}");
+                let message = failed["failure"]["message"].as_str().unwrap();
+                assert!(!message.is_empty() && !message.contains(reason), "{failed}");
+                let step = failed["failure"]["next_steps"][0].as_str().unwrap();
+                assert!(step.contains("refresh the source"), "{failed}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_names_two_sessions_is_refused() {
+    let server = Server::start().await;
+    for client in server.both().await {
+        let (id, other) = (empty_session(&client).await, empty_session(&client).await);
+        let named = |session: &str| {
+            let session = json!({"session_id": session, "display_name": "x"});
+            json!({"session_id": id, "session": session, "update_mask": "display_name"})
+        };
+        for wrong in [&other[..], "sess_nobody", "x"] {
+            let problem = client.refused("Session.UpdateSession", named(wrong)).await;
+            assert_eq!(
+                (problem.status, problem.violations[0].field.as_str()),
+                (400, "session.session_id"),
+                "{problem:?}"
+            );
+        }
+        for session in [&id, &other] {
+            let untouched = client.ok("Session.GetSession", json!({"session_id": session})).await;
+            assert_eq!(untouched["display_name"], "");
+        }
+        assert_eq!(client.ok("Session.UpdateSession", named(&id)).await["display_name"], "x");
+        assert_eq!(client.ok("Session.UpdateSession", named("")).await["session_id"], *id);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn forks_share_the_past_and_not_the_future() {
     let server = Server::start().await;
     for client in server.both().await {

@@ -1,4 +1,5 @@
-//! The lines of one `.gitignore`, and what they match: pure, and as git does it (`dir.c`, `wildmatch.c`), byte by byte.
+//! The lines of one `.gitignore`, and what they match: pure, and as git does it (`dir.c`, `wildmatch.c`), byte by byte. The patterns of a
+//! `.gitattributes` are the same ones.
 //!
 //! Guarantees: every line that git takes as a pattern is one, and a pattern that git can never match (an open bracket, a backslash at
 //! its end) matches nothing and harms no other; rules take the memory of their text and a few bytes for each line; matching takes no
@@ -16,13 +17,13 @@ pub(super) struct Rules {
 
 /// A line, as git splits it. Offsets are into the text: [`limits::MAX_IGNORE_FILE_BYTES`] of them.
 #[derive(Clone, Copy, Debug)]
-struct Pattern {
+pub(crate) struct Pattern {
     start: u32,
     end: u32,
     /// `!`: takes back.
-    negative: bool,
+    pub(crate) negative: bool,
     /// A slash at its end.
-    only_dirs: bool,
+    pub(crate) only_dirs: bool,
     /// No slash elsewhere: it is for names, not for paths.
     name_only: bool,
     kind: Kind,
@@ -106,32 +107,7 @@ fn pattern(text: &[u8], start: usize, end: usize) -> Option<Pattern> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     // To git a line is a C string.
     let line = line.split(|b| *b == 0).next().unwrap_or(line);
-    let mut line = without_spaces(line);
-    let mut start = start;
-    let negative = line.first() == Some(&b'!');
-    if negative {
-        (line, start) = (&line[1..], start + 1);
-    }
-    let only_dirs = line.last() == Some(&b'/');
-    if only_dirs {
-        line = &line[..line.len() - 1];
-    }
-    if line.is_empty() {
-        return None;
-    }
-    let name_only = !line.contains(&b'/');
-    if line[0] == b'/' {
-        (line, start) = (&line[1..], start + 1);
-    }
-    let plain = |part: &[u8]| !part.iter().any(|b| is_special(*b));
-    let kind = match line.strip_prefix(b"*") {
-        _ if plain(line) => Kind::Plain,
-        Some(rest) if name_only && plain(rest) => Kind::Ending,
-        _ => Kind::Wild,
-    };
-    let place = |at: usize| u32::try_from(at).ok();
-    let (start, end) = (place(start)?, place(start + line.len())?);
-    Some(Pattern { start, end, negative, only_dirs, name_only, kind })
+    Pattern::new(start, without_spaces(line))
 }
 
 fn is_special(byte: u8) -> bool {
@@ -156,11 +132,40 @@ fn without_spaces(line: &[u8]) -> &[u8] {
 }
 
 impl Pattern {
+    /// The pattern in `line`, which begins at `start` of the text; none if it can match nothing.
+    pub(crate) fn new(mut start: usize, mut line: &[u8]) -> Option<Self> {
+        let negative = line.first() == Some(&b'!');
+        if negative {
+            (line, start) = (&line[1..], start + 1);
+        }
+        let only_dirs = line.last() == Some(&b'/');
+        if only_dirs {
+            line = &line[..line.len() - 1];
+        }
+        if line.is_empty() {
+            return None;
+        }
+        let name_only = !line.contains(&b'/');
+        if line[0] == b'/' {
+            (line, start) = (&line[1..], start + 1);
+        }
+        let plain = |part: &[u8]| !part.iter().any(|b| is_special(*b));
+        let kind = match line.strip_prefix(b"*") {
+            _ if plain(line) => Kind::Plain,
+            Some(rest) if name_only && plain(rest) => Kind::Ending,
+            _ => Kind::Wild,
+        };
+        let place = |at: usize| u32::try_from(at).ok();
+        let (start, end) = (place(start)?, place(start + line.len())?);
+        Some(Self { start, end, negative, only_dirs, name_only, kind })
+    }
+
     fn len(&self) -> usize {
         (self.end - self.start) as usize
     }
 
-    fn fits(&self, text: &[u8], path: &[u8], name: &[u8]) -> bool {
+    /// Whether it matches a path below the directory of its file, and a name, the last of the path. Not what it says of directories.
+    pub(crate) fn fits(&self, text: &[u8], path: &[u8], name: &[u8]) -> bool {
         let pattern = &text[self.start as usize..self.end as usize];
         let subject = if self.name_only { name } else { path };
         match self.kind {

@@ -3,7 +3,7 @@
 use super::copy::{CopyFrom, copy};
 use super::edit::{Replacement, check, edit_step};
 use super::entry::{Entry, Precondition};
-use super::error::{at, prefixed};
+use super::error::{at, placed};
 use super::facts::{Facts, Note};
 use super::patch::check_revision;
 use super::tree_ops::{make_dir, make_symlink, remove, rename};
@@ -131,13 +131,13 @@ impl Files<'_> {
         }
         for (n, change) in set.changes.iter().enumerate() {
             if let ChangeOp::Edit { edits, .. } = &change.op {
-                check(edits).map_err(|e| numbered(&e, n))?;
+                check(edits).map_err(|e| numbered(&e, n, change.op.name()))?;
             }
         }
         let mut step = |work: &mut Work<'_, '_, '_, '_>| {
             check_revision(work.revision(), set.if_revision)?;
             for (n, change) in set.changes.iter().enumerate() {
-                change.run(work, n).map_err(|e| numbered(&e, n))?;
+                change.run(work, n)?;
             }
             // Entries are looked up in it afterwards, without the lock.
             Ok(work.tree().clone())
@@ -146,7 +146,9 @@ impl Files<'_> {
             let facts = &mut Facts::dry(self.session.shared());
             let tree = self.rehearse(facts, &mut step)?;
             let stamp = self.session.stamp();
-            return self.changed(set, tree, stamp);
+            let mut done = self.changed(set, tree, stamp)?;
+            done.entries = done.entries.into_iter().map(|(path, e)| (path, e.map(Entry::untold))).collect();
+            return Ok(done);
         }
         let print: Vec<Cow<'_, [u8]>> = set.changes.iter().flat_map(Change::print).collect();
         let if_revision = format!("{:?}", set.if_revision);
@@ -177,11 +179,25 @@ impl Files<'_> {
     }
 }
 
-fn numbered(error: &Error, n: usize) -> Error {
-    prefixed(error, &format!("change {n}")).with("change", n.to_string())
+fn numbered(error: &Error, n: usize, part: &str) -> Error {
+    placed(error, &format!("changes[{n}].{part}")).with("change", n.to_string())
 }
 
 impl ChangeOp {
+    /// What it is called in a request.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Write { .. } => "write",
+            Self::Edit { .. } => "edit",
+            Self::Remove { .. } => "remove",
+            Self::Move { .. } => "move",
+            Self::Copy { .. } => "copy",
+            Self::Mkdir { .. } => "mkdir",
+            Self::Symlink { .. } => "symlink",
+            Self::Chmod { .. } => "chmod",
+        }
+    }
+
     /// The path the operation is about, and whether a link at its end is followed.
     fn subject(&self) -> (&SessionPath, bool) {
         match self {
@@ -223,9 +239,17 @@ impl Change {
 
     fn run(&self, work: &mut Work<'_, '_, '_, '_>, n: usize) -> Result<()> {
         let (subject, follow) = self.op.subject();
-        work.check(&self.precondition, subject, follow).map_err(at(subject))?;
-        match &self.op {
-            ChangeOp::Write { path, content, mode, create_parents } => {
+        work.check(&self.precondition, subject, follow)
+            .map_err(at(subject))
+            .map_err(|e| numbered(&e, n, "precondition"))?;
+        self.op.run(work, n).map_err(|e| numbered(&e, n, self.op.name()))
+    }
+}
+
+impl ChangeOp {
+    fn run(&self, work: &mut Work<'_, '_, '_, '_>, n: usize) -> Result<()> {
+        match self {
+            Self::Write { path, content, mode, create_parents } => {
                 // Stored outside of the lock, once.
                 let make = |_: &[u8], _: &mut Room<'_>| Ok((content.clone(), Note::default()));
                 let made = work.facts.rewrite(n, (&Content::Empty, 0), 0, make)?;
@@ -239,19 +263,19 @@ impl Change {
                 };
                 put.run(work).map_err(at(path))
             }
-            ChangeOp::Edit { path, edits } => edit_step(work, n, path, edits).map(drop).map_err(at(path)),
-            ChangeOp::Remove { path, recursive } => remove(work, path, *recursive),
-            ChangeOp::Move { source, destination, overwrite } => {
+            Self::Edit { path, edits } => edit_step(work, n, path, edits).map(drop).map_err(at(path)),
+            Self::Remove { path, recursive } => remove(work, path, *recursive),
+            Self::Move { source, destination, overwrite } => {
                 rename(work, source, destination, *overwrite).map(drop)
             }
-            ChangeOp::Copy { source, destination, recursive, overwrite } => {
+            Self::Copy { source, destination, recursive, overwrite } => {
                 let path = source.clone();
                 let from = CopyFrom { session: None, path, recursive: *recursive, overwrite: *overwrite };
                 copy(work, None, &from, destination)
             }
-            ChangeOp::Mkdir { path, mode, parents } => make_dir(work, path, *mode, *parents),
-            ChangeOp::Symlink { path, target } => make_symlink(work, path, target),
-            ChangeOp::Chmod { path, mode } => chmod(work, path, *mode).map_err(at(path)),
+            Self::Mkdir { path, mode, parents } => make_dir(work, path, *mode, *parents),
+            Self::Symlink { path, target } => make_symlink(work, path, target),
+            Self::Chmod { path, mode } => chmod(work, path, *mode).map_err(at(path)),
         }
     }
 }

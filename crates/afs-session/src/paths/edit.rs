@@ -5,7 +5,7 @@
 //! edit and the one after it are in memory, in room that was waited for ([`need`]). [`apply`] is pure.
 
 use super::entry::{Entry, Precondition};
-use super::error::at;
+use super::error::{at, invalid};
 use super::facts::{Facts, Note};
 use super::patch::{differing_lines, patch_name, write_hunks};
 use super::work::{Task, Work};
@@ -85,6 +85,7 @@ impl Files<'_> {
             let (note, entry) = self.rehearse(&mut Facts::dry_once(self.session.shared()), &mut step)?;
             let stamp = self.session.stamp();
             let Note { replacements, diff, .. } = note;
+            let entry = entry.map(Entry::untold);
             return Ok(Edited { entry, replacements, diff, revision: stamp.seq, stamp });
         }
         // Not printed: escapes would take several times the memory of the texts.
@@ -123,14 +124,11 @@ pub(super) fn check(edits: &[Replacement]) -> Result<()> {
     }
     for (n, edit) in edits.iter().enumerate() {
         if edit.old.is_empty() {
-            return Err(Error::invalid("edits.old_text", format!("some text (edit {})", n + 1))
+            return Err(invalid(&format!("edits[{n}].old_text"), "some text")
                 .next("to make a file or replace all of it, write it"));
         }
         if edit.old == edit.new {
-            return Err(Error::invalid(
-                "edits.new_text",
-                format!("another text than old_text (edit {})", n + 1),
-            ));
+            return Err(invalid(&format!("edits[{n}].new_text"), "another text than old_text"));
         }
     }
     Ok(())
@@ -240,28 +238,27 @@ fn line_of(text: &str, at: usize) -> usize {
 }
 
 fn too_large(n: usize) -> Error {
-    let message = format!("edit {} would make it larger than {} bytes", n + 1, limits::MAX_TEXT_FILE_BYTES);
-    Error::new(Reason::FileTooLarge, message).with("edit", (n + 1).to_string())
+    let (field, most) = (format!("edits[{n}]"), limits::MAX_TEXT_FILE_BYTES);
+    Error::new(Reason::FileTooLarge, format!("{field} would make it larger than {most} bytes"))
+        .with("field", field)
+        .with("limit", most.to_string())
 }
 
 fn not_unique(text: &str, edit: &Replacement, places: usize, n: usize) -> Error {
     let first = text.match_indices(&edit.old).take(MAX_SHOWN);
     let lines: Vec<String> = first.map(|(at, _)| line_of(text, at).to_string()).collect();
     let more = if places > MAX_SHOWN { ", ..." } else { "" };
-    let lines = lines.join(", ") + more;
-    Error::new(
-        Reason::EditNotUnique,
-        format!("old_text of edit {} is there {places} times, at lines {lines}", n + 1),
-    )
-    .with("edit", (n + 1).to_string())
-    .with("lines", lines)
-    .next("add lines around it to old_text until it is unique, or set replace_all")
+    let (field, lines) = (format!("edits[{n}].old_text"), lines.join(", ") + more);
+    Error::new(Reason::EditNotUnique, format!("{field} is there {places} times, at lines {lines}"))
+        .with("field", field)
+        .with("lines", lines)
+        .next("add lines around it to old_text until it is unique, or set replace_all")
 }
 
 fn not_found(text: &str, edit: &Replacement, n: usize) -> Error {
     let error = |what: &str| {
-        let message = format!("old_text of edit {} is not in the file{what}", n + 1);
-        Error::new(Reason::EditNotFound, message).with("edit", (n + 1).to_string())
+        let field = format!("edits[{n}].old_text");
+        Error::new(Reason::EditNotFound, format!("{field} is not in the file{what}")).with("field", field)
     };
     if text.contains("\r\n") && !edit.old.contains('\r') && text.replace("\r\n", "\n").contains(&edit.old) {
         return error(": its lines end in CR LF")

@@ -547,8 +547,12 @@ fn overrides(globs: &[String]) -> Result<Override> {
         return Err(Error::above("globs", limits::MAX_GREP_GLOBS, ""));
     }
     let mut builder = OverrideBuilder::new(".");
-    for glob in globs {
-        builder.add(glob).map_err(|e| Error::invalid("globs", format!("a glob instead of {glob:?}: {e}")))?;
+    for (n, glob) in globs.iter().enumerate() {
+        let wrong = |e| {
+            let shown = error::shown_name(glob.as_bytes());
+            error::invalid(&format!("globs[{n}]"), format!("a glob instead of {shown:?}: {e}"))
+        };
+        builder.add(glob).map_err(wrong)?;
     }
     builder.build().map_err(|e| Error::invalid("globs", format!("globs that work together: {e}")))
 }

@@ -76,9 +76,9 @@ pub struct PatchedFile {
     pub path: SessionPath,
     /// How it changed. A copy is an addition.
     pub kind: ChangeKind,
-    /// Its etag before.
+    /// Its etag before; none if an earlier part of the patch changed it.
     pub old_etag: Option<String>,
-    /// Its etag after.
+    /// Its etag after; none in a dry run.
     pub new_etag: Option<String>,
     /// Lines that came.
     pub lines_added: u64,
@@ -174,10 +174,12 @@ impl Files<'_> {
         let mut step = |work: &mut Work<'_, '_, '_, '_>| {
             check_revision(work.revision(), patch.if_revision)?;
             let all = files.iter().enumerate();
-            all.map(|(n, file)| file.run(work, n).map_err(at(&file.path))).collect::<Result<Vec<_>>>()
+            all.map(|(n, file)| file.run(work, n).map_err(at(&file.path)).map_err(of_file(n)))
+                .collect::<Result<Vec<_>>>()
         };
         if patch.dry_run {
-            let files = self.rehearse(&mut Facts::dry(shared).until(until), &mut step)?;
+            let mut files = self.rehearse(&mut Facts::dry(shared).until(until), &mut step)?;
+            files.iter_mut().for_each(|file| file.new_etag = None);
             let stamp = self.session.stamp();
             return Ok(Patched { files, revision: stamp.seq, stamp });
         }
@@ -231,7 +233,7 @@ fn parse(patch: &Patch) -> Result<Vec<FilePatch>> {
         format => format == PatchFormat::Envelope,
     };
     let files = if is_envelope {
-        envelope::parse(text.map_err(|_| Error::new(Reason::InvalidPatch, "the patch is not UTF-8"))?)?
+        envelope::parse(text.map_err(|_| malformed("the patch is not UTF-8"))?)?
     } else {
         unified::parse(&patch.text, patch.strip)?
     };
@@ -243,12 +245,21 @@ fn parse(patch: &Patch) -> Result<Vec<FilePatch>> {
 
 /// A path in a patch.
 fn patch_path(bytes: &[u8]) -> Result<SessionPath> {
-    let path =
-        SessionPath::parse(bytes).map_err(|e| Error::new(Reason::InvalidPatch, e.message().to_owned()))?;
+    let path = SessionPath::parse(bytes).map_err(|e| malformed(e.message()))?;
     if path.is_root() {
-        return Err(Error::new(Reason::InvalidPatch, "a path of the patch is empty"));
+        return Err(malformed("a path of the patch is empty"));
     }
     Ok(path)
+}
+
+/// A patch that can never be right.
+fn malformed(what: impl Into<String>) -> Error {
+    Error::new(Reason::InvalidPatch, what).with("field", "patch")
+}
+
+/// Says which file of the patch an error is about, from 1 as people count: several may have the same path.
+fn of_file(n: usize) -> impl Fn(Error) -> Error {
+    move |error| error.with("file", (n + 1).to_string())
 }
 
 /// `REVISION_MISMATCH` unless the session is where the caller believes it is.
@@ -310,7 +321,7 @@ impl FilePatch {
 
     fn delete(&self, work: &mut Work<'_, '_, '_, '_>, key: usize, text: &Text) -> Result<PatchedFile> {
         let (attr, dir, name) = self.find(work)?;
-        let old_etag = etag_now(work, attr.ino);
+        let old_etag = etag_before(work, &attr);
         let mut removed = 0;
         if !text.is_empty() {
             let after = new_text(work, key, &attr, text)?;
@@ -339,7 +350,7 @@ impl FilePatch {
         moved: Option<&Moved>,
     ) -> Result<PatchedFile> {
         let (mut attr, mut dir, mut name) = self.find(work)?;
-        let old_etag = etag_now(work, attr.ino);
+        let old_etag = etag_before(work, &attr);
         let (path, mut change) = match moved {
             None => (&self.path, ChangeKind::Mode),
             Some(to) => {
@@ -473,6 +484,11 @@ fn set_executable(work: &mut Work<'_, '_, '_, '_>, ino: Ino, executable: bool) -
     }
     let set = AttrSet { mode: Some(mode), ..AttrSet::default() };
     work.run(|c| c.tree.plan_setattr(ino, set, c.now_ns).map(Some))
+}
+
+/// The etag that a file had before the patch, of one that the patch has not changed so far.
+fn etag_before(work: &Work<'_, '_, '_, '_>, attr: &Attr) -> Option<String> {
+    (attr.version <= work.revision()).then(|| etag(work.tree(), attr))
 }
 
 fn etag_now(work: &Work<'_, '_, '_, '_>, ino: Ino) -> Option<String> {

@@ -1,7 +1,7 @@
 //! Directories, links, moves, removals, attributes: each one transaction.
 
 use super::entry::Precondition;
-use super::error::at;
+use super::error::{at, of_field, shown_name};
 use super::resolve::{Place, no_parent};
 use super::work::{DIR_MODE, PERMISSIONS, Work};
 use super::{By, Files, Written};
@@ -107,12 +107,14 @@ impl Files<'_> {
 impl SetAttributes {
     fn apply(&self, work: &mut Work<'_, '_, '_, '_>, path: &SessionPath) -> Result<()> {
         let (attr, _) = work.find(path, true)?;
-        self.precondition.check(work.tree(), Some(&attr), path)?;
+        self.precondition.check((work.tree(), work.revision()), Some(&attr), path)?;
         for (name, value) in &self.set_xattrs {
-            work.run(|c| c.tree.plan_xattr(attr.ino, name, Some(value), c.now_ns).map(Some))?;
+            work.run(|c| c.tree.plan_xattr(attr.ino, name, Some(value), c.now_ns).map(Some))
+                .map_err(|e| of_field(&e, &format!("set_xattrs[{:?}]", shown_name(name))))?;
         }
-        for name in &self.remove_xattrs {
-            work.run(|c| c.tree.plan_xattr(attr.ino, name, None, c.now_ns).map(Some))?;
+        for (n, name) in self.remove_xattrs.iter().enumerate() {
+            work.run(|c| c.tree.plan_xattr(attr.ino, name, None, c.now_ns).map(Some))
+                .map_err(|e| of_field(&e, &format!("remove_xattrs[{n}]")))?;
         }
         if self.set == AttrSet::default() {
             return Ok(());

@@ -1,6 +1,6 @@
 //! One transaction by path: the steps that every change is made of, and the loop that runs it.
 
-use super::entry::{Entry, Precondition, etag};
+use super::entry::{Entry, Precondition, etag_with, whole_blob};
 use super::error::at;
 use super::facts::Facts;
 use super::resolve::{Links, Place, no_parent, walk};
@@ -136,7 +136,7 @@ impl Work<'_, '_, '_, '_> {
             return Ok(());
         }
         let place = self.walk(path, follow)?;
-        precondition.check(self.tree(), place.attr(), path)
+        precondition.check((self.tree(), self.revision()), place.attr(), path)
     }
 
     /// The entry of an inode that was put at a path, also when the path does not lead there any more.
@@ -158,7 +158,8 @@ impl Work<'_, '_, '_, '_> {
 pub(super) fn entry_of(tree: &Tree, links: &mut dyn Links, path: SessionPath, attr: Attr) -> Result<Entry> {
     let target = attr.is_symlink().then(|| links.target(tree, attr.ino).map(|t| t.to_vec())).transpose()?;
     let base = !tree.is_overlaid(attr.ino);
-    Ok(Entry { etag: etag(tree, &attr), path, attr, target, base })
+    let blob = whole_blob(tree, &attr);
+    Ok(Entry { etag: etag_with(tree, &attr, blob), blob, path, attr, target, base })
 }
 
 /// A change and how its answer is kept for retries.

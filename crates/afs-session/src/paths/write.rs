@@ -133,7 +133,7 @@ impl PutFile<'_> {
     /// Puts the body into its file.
     pub(super) fn run(&self, work: &mut Work<'_, '_, '_, '_>) -> Result<()> {
         let place = work.walk(self.path, true)?;
-        self.precondition.check(work.tree(), place.attr(), self.path)?;
+        self.precondition.check((work.tree(), work.revision()), place.attr(), self.path)?;
         let (ino, size, is_new) = match place {
             Place::There { attr, .. } => (attr.ino, attr.size, false),
             Place::Missing { dir, names } => {

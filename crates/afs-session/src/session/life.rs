@@ -5,7 +5,7 @@
 //! Deliberately absent: what is made of an instant ([`crate::lifecycle`], [`crate::checkpoints`]).
 
 use super::watch::{Invalidation, tell};
-use super::{Cut, CutRef, FoldJob, Life, Opened, Place, Sealed, Session, Stamp, State};
+use super::{Cut, CutRef, FoldJob, Life, Opened, Place, Sealed, Session, Stamp, Start, State};
 use crate::records::{HeadRec, LayerRec, Stored, head_key, layer_key};
 use crate::segments;
 use afs_core::op::Op;
@@ -21,6 +21,7 @@ impl Session {
         if state.place.is_owned() && !full && state.start.is_some() {
             return Ok(None);
         }
+        state.share_overlay(&self.shared.overlays);
         let seq = state.base_seq();
         let layer = self.shared.new_layer()?;
         let depth = state.place.depth + 1;
@@ -30,14 +31,15 @@ impl Session {
         batch.put_with(Space::Session, head_key(&self.id), |e| head.encode_to(e));
         let job = self.fold_job(state, state.last);
         state.segment = segments::NONE;
-        let start = Some(Box::new(state.tree.clone()));
+        let start = Start { tree: state.tree.clone(), _share: state.own.shared().cloned() };
+        let start = Some(Box::new(start));
         let next = Place { layer, depth, start, start_seq: seq };
         Ok(Some(Opened { before: std::mem::replace(&mut state.place, next), job }))
     }
 
     /// The session's own layer as it is now, to be folded once it is closed.
     fn fold_job(&self, state: &State, after: Position) -> Option<Box<FoldJob>> {
-        let below = state.place.start.as_deref()?.clone();
+        let below = state.place.start.as_deref()?.tree.clone();
         Some(Box::new(FoldJob { below, cut: state.cut().to_cut(), after, session: self.me.clone() }))
     }
 
@@ -58,6 +60,7 @@ impl Session {
         state: &mut State,
         batch: impl FnOnce(&CutRef<'_>, &mut Batch) -> Result<R>,
     ) -> Result<(R, Position, Option<Box<FoldJob>>)> {
+        state.share_overlay(&self.shared.overlays);
         let mut changes = Batch::new();
         if state.place.is_owned() {
             let head = HeadRec { layer: state.place.layer, owned: false, seq: state.seq };
@@ -78,7 +81,7 @@ impl Session {
         let mut guard = self.state.write();
         guard.check(&self.id)?;
         if guard.in_use() {
-            return Err(in_use(&self.id).next("unmount it first: aether unmount --all"));
+            return Err(in_use(&self.id, &guard, ""));
         }
         let ((), at, job) = self.freeze(&mut guard, |_, changes| {
             batch(changes);
@@ -93,7 +96,7 @@ impl Session {
         let mut state = self.state.write();
         state.check(&self.id)?;
         if state.in_use() && !force {
-            return Err(in_use(&self.id).next("unmount it first, or delete with force"));
+            return Err(in_use(&self.id, &state, "; or delete with force"));
         }
         state.life = Life::Deleted;
         Ok(state.last)
@@ -122,6 +125,7 @@ impl Session {
         }
         let seq = state.base_seq() + 1;
         let mut changes = Batch::new();
+        state.share_overlay(&self.shared.overlays);
         let head = HeadRec { layer: to.layer, owned: false, seq };
         changes.put_with(Space::Session, head_key(&self.id), |e| head.encode_to(e));
         let went_on = self.note_start(state, &mut changes);
@@ -130,6 +134,7 @@ impl Session {
         state.start = Some(went_on);
         let job = self.fold_job(state, at);
         state.tree = to.tree.clone();
+        state.own.moved(to.share.clone(), &state.tree, &self.shared.overlays);
         state.place = Place { layer: to.layer, depth: to.depth, start: None, start_seq: seq };
         (state.seq, state.last, state.changed_ns) = (seq, at, self.shared.now_ns());
         if state.tree.unnamed().next().is_some() && state.reap_after_ns == i64::MAX {
@@ -142,13 +147,14 @@ impl Session {
     }
 
     /// Replaces bytes of the data log by the blobs they were sealed to: another form of the same content, so it has no sequence number,
-    /// no record and nobody is told. What has changed since `sealed_tree`'s instant is left alone.
-    pub(crate) fn adopt(&self, sealed: &[Sealed], was: &Tree, sealed_tree: &Tree) {
+    /// no record and nobody is told. What has changed since the instant of `was` is left alone.
+    pub(crate) fn adopt(&self, sealed: &[Sealed], was: &Tree, now: &Cut) {
         {
             let mut guard = self.state.write();
             let state = &mut *guard;
             if state.tree.same_as(was) && !state.place.is_owned() {
-                state.tree = sealed_tree.clone();
+                state.tree = now.tree.clone();
+                state.own.moved(now.share.clone(), &state.tree, &self.shared.overlays);
                 return;
             }
         }
@@ -157,6 +163,7 @@ impl Session {
             let mut guard = self.state.write();
             let state = &mut *guard;
             apply_seals(&mut state.tree, some);
+            state.counted(some.len(), &self.shared.overlays);
         }
     }
 
@@ -185,6 +192,26 @@ pub(crate) fn apply_seals(tree: &mut Tree, sealed: &[Sealed]) {
     }
 }
 
-fn in_use(id: &SessionId) -> Error {
-    Error::new(Reason::InUse, format!("{id} has files open or mounts attached"))
+/// Says who uses the session, and how to end that. What a mount of its own has open goes with the mount; without one it is open in the server's
+/// mount of all sessions.
+fn in_use(id: &SessionId, state: &State, or: &str) -> Error {
+    let (mounts, open) = (state.mounts(), state.handles.as_ref().map_or(0, |handles| handles.len()));
+    let (what, next) = match mounts {
+        0 => (
+            format!("files open in the server's own mount: {open}"),
+            format!(
+                "close them (on the server's machine `lsof +D` with {id} in that mount names who has them open)"
+            ),
+        ),
+        _ => (
+            format!("attached mounts: {mounts}"),
+            format!(
+                "where it is mounted: aether unmount DIR (`aether status` there names the directory of {id})"
+            ),
+        ),
+    };
+    Error::new(Reason::InUse, format!("{id} is in use: {what}"))
+        .with("mounts", mounts.to_string())
+        .with("open_files", open.to_string())
+        .next(next + or)
 }

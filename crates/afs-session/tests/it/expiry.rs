@@ -2,7 +2,7 @@
 
 use crate::hooks::At;
 use crate::rig::{Rig, names, put};
-use afs_session::{CreateSession, UpdateSession};
+use afs_session::{CreateSession, Fork, ListSessions, UpdateSession};
 use afs_store::Space;
 use afs_types::{ROOT_INO, Reason, SessionId};
 use std::sync::Arc;
@@ -82,6 +82,32 @@ fn a_session_in_use_outlives_its_time_and_the_log_says_so_once() {
         assert_eq!(warnings.0.load(Ordering::Relaxed), 1);
     });
     assert_eq!(rig.engine.get_session(&id).unwrap_err().reason, Reason::SessionNotFound);
+}
+
+#[test]
+fn a_time_that_is_over_at_once_is_refused() {
+    let rig = Rig::new();
+    let parent = rig.empty("sess_a").id().clone();
+    let count = || rig.engine.list_sessions(&ListSessions::default()).unwrap().items.len();
+    let before = count();
+    for ttl in [0, -SECOND] {
+        let new = CreateSession { ttl_ns: Some(ttl), ..CreateSession::default() };
+        let fork = Fork { ttl_ns: Some(ttl), ..Fork::of(parent.clone()) };
+        let change = UpdateSession { ttl_ns: Some(Some(ttl)), ..UpdateSession::default() };
+        for error in [
+            rig.engine.create_session(new).err().unwrap(),
+            rig.engine.fork(&fork).err().unwrap(),
+            rig.engine.fork_start(&fork).err().unwrap(),
+            rig.engine.update_session(&parent, change).err().unwrap(),
+        ] {
+            assert_eq!(error.reason, Reason::InvalidArgument, "{error:?}");
+            assert_eq!(error.metadata(), [("field", "ttl".to_owned()), ("limit", "0s".to_owned())]);
+        }
+    }
+    assert_eq!(count(), before);
+    // No end is another thing than one at once.
+    let none = UpdateSession { ttl_ns: Some(None), ..UpdateSession::default() };
+    assert_eq!(rig.engine.update_session(&parent, none).unwrap().record.expires_ns, None);
 }
 
 /// What stands in the way of a deletion, other than use, is told every time.

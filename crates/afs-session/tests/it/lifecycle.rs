@@ -229,6 +229,29 @@ fn n_forks_are_one_batch_and_retries_have_one_effect() {
 }
 
 #[test]
+fn who_uses_a_session_is_told() {
+    let rig = Rig::new();
+    let a = rig.empty("sess_a");
+    let id = a.id().clone();
+    let archived = || rig.engine.archive_session(&id).unwrap_err();
+    let deleted = || rig.engine.delete_session(&id, false, None).unwrap_err();
+    a.open(ROOT_INO).unwrap();
+    for error in [archived(), deleted()] {
+        assert!(error.message().contains("files open in the server's own mount: 1"), "{error}");
+        assert!(error.next_step().starts_with("close them"), "{}", error.next_step());
+    }
+    let watches = [7, 8].map(|who| a.watch(who, std::sync::Arc::new(|_| ())));
+    for error in [archived(), deleted()] {
+        assert!(error.message().contains("attached mounts: 2"), "{error}");
+        assert!(error.next_step().contains("aether unmount DIR"), "{}", error.next_step());
+    }
+    assert!(deleted().next_step().contains("force") && !archived().next_step().contains("force"));
+    drop(watches);
+    a.release(ROOT_INO).unwrap();
+    rig.engine.archive_session(&id).unwrap();
+}
+
+#[test]
 fn archive_resume_update_delete() {
     let rig = Rig::new();
     let a = rig.empty("sess_a");

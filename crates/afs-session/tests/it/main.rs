@@ -7,6 +7,7 @@ mod lifecycle;
 mod model;
 mod paths;
 mod races;
+mod ram;
 mod rig;
 mod sealing;
 mod sources;

@@ -1,5 +1,6 @@
 //! Files by path: over a base with links, hard links and ignored files, and over an empty one.
 
+mod etags;
 mod reading;
 mod search;
 mod text;

@@ -5,7 +5,7 @@ use crate::rig::{FILE, LAYER_RECORDS, MAX_OPERATIONS, Rig, names, put, text};
 use afs_session::paths::{By, Change, ChangeOp, ChangeSet, FileEdit, Patch, Precondition, Replacement};
 use afs_session::{CreateSession, Fork, ListSessions, Session, UpdateSession};
 use afs_store::{Journal, Space};
-use afs_types::{ROOT_INO, Reason, RequestId, Result, SessionId, SessionPath};
+use afs_types::{Error, ROOT_INO, Reason, RequestId, Result, SessionId, SessionPath};
 use parking_lot::Mutex;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -73,19 +73,30 @@ fn ids_that_the_server_could_make_cannot_be_chosen() {
     let rig = Rig::new();
     let made = rig.engine.create_session(CreateSession::default()).unwrap().id;
     rig.engine.delete_session(&made, false, None).unwrap();
-    assert_eq!(reason(rig.engine.create_session(named(made.as_str(), ""))), Reason::InvalidId);
+    let fields = |error: &Error| {
+        let field = error.metadata().iter().find(|(key, _)| *key == "field").unwrap().1.clone();
+        assert!(error.message().starts_with(&format!("{field}: ")), "{error}");
+        (error.reason, field)
+    };
+    let refused = rig.engine.create_session(named(made.as_str(), "")).unwrap_err();
+    assert_eq!(fields(&refused), (Reason::InvalidId, "session_id".to_owned()));
     let parent = rig.empty("sess_parent").id().clone();
     let next = SessionId::from_ulid(1 << 100);
     let want = Fork { count: 2, new_ids: vec![Rig::id("sess_free"), next], ..Fork::of(parent.clone()) };
-    assert_eq!(reason(rig.engine.fork(&want)), Reason::InvalidId);
+    let refused = rig.engine.fork(&want).unwrap_err();
+    assert_eq!(fields(&refused), (Reason::InvalidId, "new_session_ids[1]".to_owned()));
     // What was reserved for a request that failed is free again.
     rig.fork("sess_parent", "sess_free");
     let twice = vec![Rig::id("sess_twice"); 2];
-    assert_eq!(
-        reason(rig.engine.fork(&Fork { count: 2, new_ids: twice, ..Fork::of(parent) })),
-        Reason::AlreadyExists
-    );
+    let refused =
+        rig.engine.fork(&Fork { count: 2, new_ids: twice, ..Fork::of(parent.clone()) }).unwrap_err();
+    assert_eq!(fields(&refused), (Reason::AlreadyExists, "new_session_ids[1]".to_owned()));
     rig.fork("sess_parent", "sess_twice");
+    let known = vec![Rig::id("sess_new"), Rig::id("sess_twice")];
+    let refused = rig.engine.fork(&Fork { count: 3, new_ids: known, ..Fork::of(parent) }).unwrap_err();
+    assert_eq!(fields(&refused), (Reason::AlreadyExists, "new_session_ids[1]".to_owned()));
+    let refused = rig.engine.create_session(named("sess_twice", "")).unwrap_err();
+    assert_eq!(fields(&refused), (Reason::AlreadyExists, "session_id".to_owned()));
 }
 
 fn refuses(held: &Session, want: Reason) {

@@ -51,6 +51,9 @@ pub(crate) const MERGED_DELTA_BYTES: usize = 16 << 10;
 /// Small enough to be reached.
 pub(crate) const OVERLAY_BYTES: u64 = 16 << 20;
 
+/// The same, by several sessions.
+pub(crate) const ALL_OVERLAYS_BYTES: u64 = 40 << 20;
+
 /// Small enough to be reached.
 pub(crate) const MAX_OPERATIONS: usize = 5_000;
 
@@ -93,6 +96,7 @@ impl Rig {
             merged_delta_bytes: MERGED_DELTA_BYTES,
             max_operations: MAX_OPERATIONS,
             overlay_bytes: OVERLAY_BYTES,
+            all_overlays_bytes: ALL_OVERLAYS_BYTES,
             seal_bytes_per_s: u64::MAX,
             ..EngineConfig::new(dir.path().join("engine"))
         };

@@ -238,9 +238,9 @@ fn an_import_that_panics_has_failed_and_takes_nothing_with_it() {
         let info = rig.engine.wait_source(&id, MINUTE).unwrap();
         assert!(rig.hooks.ran(), "{n}");
         assert_eq!((info.state, info.run), (SourceState::Ready, None), "{n}: {info:?}");
-        assert!(
-            info.record.failure.is_some_and(|text| text.contains("panicked") && text.contains(id.as_str()))
-        );
+        assert!(info.record.failure.is_some_and(|failure| failure.reason == Reason::Internal
+            && failure.message.contains("panicked")
+            && failure.message.contains(id.as_str())));
     }
     rig.engine.refresh_source(&id, None).unwrap();
     assert_eq!(upstream(&rig, &id), repo.main, "the next one works as ever");

@@ -47,7 +47,7 @@ use location::{Location, Packed};
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use pending::{ById, Claim, Claimed, Pending};
-use raw::{NewRaw, RawShape, RawStore};
+use raw::{NewRaw, RawShape, RawStore, Watch};
 use record::Header;
 use state::{check_state, make_dir, meta, recorded_next};
 use std::collections::HashSet;
@@ -273,12 +273,12 @@ impl BlobStore {
             read_all(file, &mut bytes)?;
             return self.put(&bytes);
         }
-        self.put_large_file(file, len).map(|(id, _)| id)
+        self.put_large_file(file, len, &|_| Ok(())).map(|(id, _)| id)
     }
 
     /// The id of the first `len` bytes of a large file if the store has them: reads the file, writes nothing.
-    fn known_file(&self, file: &File, len: u64) -> Result<Option<BlobId>> {
-        let (id, shape) = self.core.raw.measure(&mut FileReader { file, at: 0, end: len })?;
+    fn known_file(&self, file: &File, len: u64, watch: Watch<'_>) -> Result<Option<BlobId>> {
+        let (id, shape) = self.core.raw.measure_watched(&mut FileReader { file, at: 0, end: len }, watch)?;
         if shape.len != len {
             return Err(became_shorter());
         }
@@ -291,9 +291,12 @@ impl BlobStore {
     }
 
     /// Stores a large file; says, too, whether it was there already and writing it was in vain.
-    fn put_large_file(&self, file: &File, len: u64) -> Result<(BlobId, bool)> {
-        let admit = |n| self.reserve.admit(n);
-        let raw = match self.core.raw.clone_file(file, len)? {
+    fn put_large_file(&self, file: &File, len: u64, watch: Watch<'_>) -> Result<(BlobId, bool)> {
+        let admit = |n| {
+            watch(n)?;
+            self.reserve.admit(n)
+        };
+        let raw = match self.core.raw.clone_file(file, len, watch)? {
             Some(raw) => raw,
             None => self.core.raw.write(&mut FileReader { file, at: 0, end: len }, &admit)?,
         };

@@ -215,6 +215,9 @@ impl OpenRaw {
     }
 }
 
+/// Told of bytes of a large file as they are read; an error ends the reading.
+pub(super) type Watch<'a> = &'a dyn Fn(u64) -> Result<()>;
+
 /// All raw files.
 pub(super) struct RawStore {
     key: Key,
@@ -276,7 +279,12 @@ impl RawStore {
     }
 
     /// A clone of a whole file that shares its blocks, where the file system can do that; else none.
-    pub(super) fn clone_file(&self, source: &File, len: u64) -> Result<Option<Arc<NewRaw>>> {
+    pub(super) fn clone_file(
+        &self,
+        source: &File,
+        len: u64,
+        watch: Watch<'_>,
+    ) -> Result<Option<Arc<NewRaw>>> {
         let temp = self.temp();
         let action = || format!("write {}", temp.display());
         let file = create(&temp).map_err(|e| Error::io(action(), e))?;
@@ -286,7 +294,7 @@ impl RawStore {
             return Ok(None);
         }
         // The clone is hashed, not the source: that may change meanwhile.
-        let measured = self.measure(&mut &file);
+        let measured = self.measure_watched(&mut &file, watch);
         let (id, shape) = measured.inspect_err(|_| std::fs::remove_file(&temp).unwrap_or_default())?;
         Ok(Some(Arc::new(NewRaw::new(id, OpenRaw::new(file, Arc::new(shape)), temp))))
     }
@@ -455,12 +463,24 @@ impl RawStore {
 
     /// Id and shape of all that a reader gives.
     pub(super) fn measure(&self, reader: &mut dyn Read) -> Result<(BlobId, RawShape)> {
+        self.measure_watched(reader, &|_| Ok(()))
+    }
+
+    /// The same, for somebody who wants to know how far it is.
+    pub(super) fn measure_watched(
+        &self,
+        reader: &mut dyn Read,
+        watch: Watch<'_>,
+    ) -> Result<(BlobId, RawShape)> {
         let mut hasher = TreeHasher::new(self.key);
         let mut buffer = vec![0; 256 << 10];
         loop {
             match reader.read(&mut buffer) {
                 Ok(0) => return Ok(hasher.finish()),
-                Ok(n) => hasher.update(&buffer[..n]),
+                Ok(n) => {
+                    watch(n as u64)?;
+                    hasher.update(&buffer[..n]);
+                }
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(Error::io("read the content of a blob", e)),
             }

@@ -274,13 +274,24 @@ impl PackWriter {
 
     /// Stores a file of `len` bytes, unless it is there; otherwise like [`PackWriter::put`].
     pub fn put_file(&mut self, file: &File, len: u64) -> Result<BlobId> {
+        self.put_file_watched(file, len, &|_| Ok(()))
+    }
+
+    /// The same. `watch` is told of each piece of a large file when that is read, and ends it with an error: gigabytes take minutes, in which
+    /// somebody may want to know how far it is, or to stop it.
+    pub fn put_file_watched(
+        &mut self,
+        file: &File,
+        len: u64,
+        watch: &dyn Fn(u64) -> Result<()>,
+    ) -> Result<BlobId> {
         if len >= limits::PACK_BLOB_BYTES {
             if self.known
-                && let Some(id) = self.store.known_file(file, len)?
+                && let Some(id) = self.store.known_file(file, len, watch)?
             {
                 return Ok(id);
             }
-            let (id, known) = self.store.put_large_file(file, len)?;
+            let (id, known) = self.store.put_large_file(file, len, watch)?;
             self.known = known;
             return Ok(id);
         }

@@ -9,16 +9,17 @@ use clap::Args;
 /// Print the bytes of files
 #[derive(Args)]
 pub(crate) struct Cat {
+    /// Files to print, one after the other
     #[arg(value_name = "SESSION:/FILE", value_parser = target(), required = true)]
     files: Vec<Target>,
     /// First byte
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
     offset: u64,
     /// Most bytes; 0 = to the end
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
     limit: u64,
-    /// Look at this checkpoint, this commit, or `base`
-    #[arg(long, default_value = "")]
+    /// Look at this checkpoint, this commit (the whole state that was committed, ignored files too), or `base`
+    #[arg(long, default_value = "", hide_default_value = true)]
     at: String,
 }
 

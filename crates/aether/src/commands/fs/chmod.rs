@@ -10,9 +10,10 @@ use clap::Args;
 /// Change permission bits
 #[derive(Args)]
 pub(crate) struct Chmod {
-    /// Octal, e.g. 755
+    /// Octal permission bits, e.g. 755; symbolic ones (u+x) are not taken
     #[arg(value_parser = values::permissions)]
     mode: u32,
+    /// File or directory
     #[arg(value_name = "SESSION:/PATH", value_parser = target())]
     path: Target,
 }

@@ -10,8 +10,10 @@ use clap::Args;
 /// Copy inside of a session or between sessions, without copying bytes
 #[derive(Args)]
 pub(crate) struct Cp {
+    /// What to copy
     #[arg(value_name = "SESSION:/FROM", value_parser = target())]
     source: Target,
+    /// Name of the copy
     #[arg(value_name = "SESSION:/TO", value_parser = target())]
     destination: Target,
     /// Copy a directory with what is in it

@@ -9,6 +9,7 @@ use clap::Args;
 /// Replace text that occurs exactly once
 #[derive(Args)]
 pub(crate) struct Edit {
+    /// Text file to change
     #[arg(value_name = "SESSION:/FILE", value_parser = target())]
     file: Target,
     /// Text to replace
@@ -21,7 +22,7 @@ pub(crate) struct Edit {
     #[arg(long)]
     all: bool,
     /// Only if the file still has this etag
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     if_etag: String,
     /// Show the change, make none
     #[arg(long)]

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 /// Copy a file, or a directory with -r, out of a session
 #[derive(Args)]
 pub(crate) struct Get {
+    /// File or directory to copy out
     #[arg(value_name = "SESSION:/PATH", value_parser = target())]
     source: Target,
     /// Local path, or - for stdout
@@ -26,8 +27,8 @@ pub(crate) struct Get {
     /// Replace a local file
     #[arg(short, long)]
     force: bool,
-    /// Look at this checkpoint, this commit, or `base`
-    #[arg(long, default_value = "")]
+    /// Look at this checkpoint, this commit (the whole state that was committed, ignored files too), or `base`
+    #[arg(long, default_value = "", hide_default_value = true)]
     at: String,
 }
 

@@ -1,6 +1,6 @@
 //! `aether fs glob`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
 
-use crate::commands::all_pages;
+use crate::commands::pages;
 use crate::context::Context;
 use crate::output::shown;
 use crate::values::{Target, target};
@@ -11,6 +11,7 @@ use clap::Args;
 /// Find entries whose path fits a pattern
 #[derive(Args)]
 pub(crate) struct Glob {
+    /// Directory to look in
     #[arg(value_name = "SESSION:/DIR", value_parser = target())]
     dir: Target,
     /// e.g. `**/*.rs`
@@ -24,29 +25,42 @@ pub(crate) struct Glob {
     /// Exact paths, each ended by NUL
     #[arg(short = '0', long)]
     null: bool,
-    /// Most entries to show
-    #[arg(long, default_value_t = 100_000)]
-    limit: usize,
+    /// Most entries to show; default: all
+    #[arg(long)]
+    limit: Option<usize>,
 }
 
 impl Glob {
     pub(crate) async fn run(self, cx: &Context) -> Result<()> {
         let client = cx.client()?;
-        let request = |page_token| api::GlobRequest {
+        let request = |page_size, page_token| api::GlobRequest {
             session_id: self.dir.session_text(),
             pattern: self.pattern.clone(),
             path: self.dir.path_text(),
-            page_size: 1000,
+            page_size,
             page_token,
             respect_gitignore: self.gitignore,
             changed_only: self.changed,
         };
-        let entries = all_pages!(self.limit, |token| client.glob(request(token)), entries);
-        if self.null && !cx.out.json {
-            entries.iter().for_each(|e| cx.out.exact(&e.path));
-            return Ok(());
+        let page = async |size, token| {
+            client.glob(request(size, token)).await.map(|p| (p.entries, p.next_page_token))
+        };
+        let mut kept = Vec::new();
+        let more = pages::pages(self.limit, page, |entries| match (cx.out.json, self.null) {
+            (true, _) => kept.extend(entries),
+            (false, true) => entries.iter().for_each(|e| cx.out.exact(&e.path)),
+            (false, false) => {
+                let lines: String = entries.iter().map(|e| shown(&e.path) + "\n").collect();
+                cx.out.bytes(lines.as_bytes());
+            }
+        });
+        let more = more.await?;
+        if cx.out.json {
+            cx.out.json_value(&kept);
         }
-        cx.out.result(&entries, |_| entries.iter().map(|e| shown(&e.path) + "\n").collect());
+        if more {
+            pages::cut(cx, self.limit);
+        }
         Ok(())
     }
 }

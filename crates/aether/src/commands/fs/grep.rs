@@ -10,7 +10,9 @@ use clap::Args;
 /// Find lines that match a regular expression
 #[derive(Args)]
 pub(crate) struct Grep {
+    /// Regular expression
     pattern: String,
+    /// File, or directory to look in
     #[arg(value_name = "SESSION:/PATH", value_parser = target())]
     path: Target,
     /// Only files that fit, e.g. `*.rs`; with `!` in front: not those; may be given several times
@@ -26,7 +28,7 @@ pub(crate) struct Grep {
     #[arg(short = 'U', long)]
     multiline: bool,
     /// Lines before and after each match
-    #[arg(short = 'C', long, default_value_t = 0)]
+    #[arg(short = 'C', long, default_value_t = 0, hide_default_value = true)]
     context: u32,
     /// Only the paths of files that match
     #[arg(short = 'l', long)]
@@ -41,7 +43,7 @@ pub(crate) struct Grep {
     #[arg(long)]
     changed: bool,
     /// Most matches; 0 = the server's limit
-    #[arg(short, long, default_value_t = 0)]
+    #[arg(short, long, default_value_t = 0, hide_default_value = true)]
     max_count: u32,
 }
 

@@ -12,6 +12,7 @@ use clap::Args;
 pub(crate) struct Ln {
     /// SESSION:/FILE, or with -s the text of the link
     target: String,
+    /// The new name
     #[arg(value_name = "SESSION:/NAME", value_parser = target())]
     name: Target,
     /// Symbolic link

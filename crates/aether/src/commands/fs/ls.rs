@@ -1,7 +1,7 @@
 //! `aether fs ls`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
 
 use super::{last_name, long_listing, short_name};
-use crate::commands::all_pages;
+use crate::commands::pages;
 use crate::context::Context;
 use crate::values::{Target, target};
 use afs_client::api;
@@ -11,6 +11,7 @@ use clap::Args;
 /// List a directory
 #[derive(Args)]
 pub(crate) struct Ls {
+    /// Directory to list
     #[arg(value_name = "SESSION:/DIR", value_parser = target())]
     dir: Target,
     /// Also mode, owner, size and time
@@ -19,8 +20,8 @@ pub(crate) struct Ls {
     /// Exact names, each ended by NUL
     #[arg(short = '0', long, conflicts_with = "long")]
     null: bool,
-    /// Look at this checkpoint, this commit, or `base`
-    #[arg(long, default_value = "")]
+    /// Look at this checkpoint, this commit (the whole state that was committed, ignored files too), or `base`
+    #[arg(long, default_value = "", hide_default_value = true)]
     at: String,
 }
 
@@ -42,13 +43,16 @@ impl Ls {
 /// Entries below a directory, down to a depth.
 pub(super) async fn entries(cx: &Context, dir: &Target, depth: u32, at: &str) -> Result<Vec<api::Entry>> {
     let client = cx.client()?;
-    let request = |page_token| api::ListDirectoryRequest {
+    let request = |page_size, page_token| api::ListDirectoryRequest {
         session_id: dir.session_text(),
         path: dir.path_text(),
         depth,
-        page_size: 1000,
+        page_size,
         page_token,
         checkpoint_id: at.to_owned(),
     };
-    Ok(all_pages!(usize::MAX, |token| client.list_directory(request(token)), entries))
+    pages::all(async |size, token| {
+        client.list_directory(request(size, token)).await.map(|p| (p.entries, p.next_page_token))
+    })
+    .await
 }

@@ -10,6 +10,7 @@ use clap::Args;
 /// Make a directory
 #[derive(Args)]
 pub(crate) struct Mkdir {
+    /// Directory to make
     #[arg(value_name = "SESSION:/DIR", value_parser = target())]
     dir: Target,
     /// Also missing parents; an existing directory is no error

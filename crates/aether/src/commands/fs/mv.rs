@@ -10,8 +10,10 @@ use clap::Args;
 /// Rename a file or directory, whatever its size, in one step
 #[derive(Args)]
 pub(crate) struct Mv {
+    /// What to rename
     #[arg(value_name = "SESSION:/FROM", value_parser = target())]
     source: Target,
+    /// Its new name, in the same session
     #[arg(value_name = "SESSION:/TO", value_parser = target())]
     destination: Target,
     /// Replace what is there

@@ -13,6 +13,7 @@ use tokio::io::AsyncReadExt;
 /// Apply a patch, all of it or nothing
 #[derive(Args)]
 pub(crate) struct Patch {
+    /// Id of the session
     #[arg(value_parser = values::session_id)]
     session: SessionId,
     /// Unified diff, git patch, or `*** Begin Patch` format; default: stdin
@@ -25,7 +26,7 @@ pub(crate) struct Patch {
     #[arg(long)]
     dry_run: bool,
     /// Only if the session is still at this revision
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
     if_revision: u64,
 }
 

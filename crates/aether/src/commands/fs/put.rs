@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Put {
     /// Local path, or - for stdin
     source: PathBuf,
+    /// Name in the session
     #[arg(value_name = "SESSION:/PATH", value_parser = target())]
     destination: Target,
     /// Copy a directory with what is in it

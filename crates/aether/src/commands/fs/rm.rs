@@ -9,6 +9,7 @@ use clap::Args;
 /// Remove files, or directories with -r
 #[derive(Args)]
 pub(crate) struct Rm {
+    /// What to remove
     #[arg(value_name = "SESSION:/PATH", value_parser = target(), required = true)]
     paths: Vec<Target>,
     /// Also directories with what is in them
@@ -18,7 +19,7 @@ pub(crate) struct Rm {
     #[arg(short, long)]
     force: bool,
     /// Only if the entry still has this etag
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     if_etag: String,
 }
 

@@ -11,10 +11,11 @@ use clap::Args;
 /// Show one entry; a symbolic link is not followed
 #[derive(Args)]
 pub(crate) struct Stat {
+    /// Entry to show
     #[arg(value_name = "SESSION:/PATH", value_parser = target())]
     path: Target,
-    /// Look at this checkpoint, this commit, or `base`
-    #[arg(long, default_value = "")]
+    /// Look at this checkpoint, this commit (the whole state that was committed, ignored files too), or `base`
+    #[arg(long, default_value = "", hide_default_value = true)]
     at: String,
 }
 

@@ -9,13 +9,14 @@ use clap::Args;
 /// Show a directory as a tree
 #[derive(Args)]
 pub(crate) struct Tree {
+    /// Directory to begin with
     #[arg(value_name = "SESSION:/DIR", value_parser = target())]
     dir: Target,
     /// How many levels
     #[arg(short = 'L', long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     depth: u32,
-    /// Look at this checkpoint, this commit, or `base`
-    #[arg(long, default_value = "")]
+    /// Look at this checkpoint, this commit (the whole state that was committed, ignored files too), or `base`
+    #[arg(long, default_value = "", hide_default_value = true)]
     at: String,
 }
 

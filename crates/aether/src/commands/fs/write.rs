@@ -10,6 +10,7 @@ use clap::Args;
 /// Write a file from stdin or --content, as a whole
 #[derive(Args)]
 pub(crate) struct Write {
+    /// File to write
     #[arg(value_name = "SESSION:/FILE", value_parser = target())]
     file: Target,
     /// Text to write instead of stdin
@@ -22,13 +23,13 @@ pub(crate) struct Write {
     #[arg(long)]
     offset: Option<u64>,
     /// Permission bits of a new file
-    #[arg(long, value_parser = values::permissions, default_value = "0")]
+    #[arg(long, value_parser = values::permissions, default_value = "0", hide_default_value = true)]
     mode: u32,
     /// Make missing parent directories
     #[arg(short = 'p', long)]
     parents: bool,
     /// Only if the file still has this etag
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     if_etag: String,
     /// Only if there is no such file
     #[arg(long, conflicts_with = "if_etag")]

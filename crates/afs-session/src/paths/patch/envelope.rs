@@ -6,8 +6,8 @@
 
 use super::hunks::{Budget, Sign, shown};
 use super::text_lines::Lines as TextLines;
-use super::{Action, FilePatch, Kind, Moved, Text, patch_path};
-use afs_types::{Error, Reason, Result};
+use super::{Action, FilePatch, Kind, Moved, Text, malformed, patch_path};
+use afs_types::{Error, Reason, Result, SessionPath};
 
 /// A part of an update.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,18 +57,18 @@ pub(crate) fn parse(patch: &str) -> Result<Vec<FilePatch>> {
                 content.push('\n');
             }
             let kind = Kind::File { executable: false };
-            files.push(file(path, Action::Create { content: content.into_bytes(), kind })?);
+            files.push(file(n, path, Action::Create { content: content.into_bytes(), kind })?);
         } else if let Some(path) = line.strip_prefix("*** Delete File: ") {
-            files.push(file(path, Action::Delete { text: Text::Chunks(Vec::new()) })?);
+            files.push(file(n, path, Action::Delete { text: Text::Chunks(Vec::new()) })?);
         } else if let Some(path) = line.strip_prefix("*** Update File: ") {
             let to = lines.next_if(|(_, l)| l.starts_with("*** Move to: "));
-            let to = to.and_then(|(_, l)| l.strip_prefix("*** Move to: "));
-            let moved = to.map(|to| patch_path(to.trim().as_bytes()).map(Moved::Renamed)).transpose()?;
+            let to = to.and_then(|(n, l)| Some((n, l.strip_prefix("*** Move to: ")?)));
+            let moved = to.map(|(n, to)| named(n, to).map(Moved::Renamed)).transpose()?;
             let chunks = chunks(&mut lines, n)?;
             if chunks.is_empty() && moved.is_none() {
                 return Err(invalid(n, "the update changes nothing"));
             }
-            files.push(file(path, Action::Update { text: Text::Chunks(chunks), kind: None, moved })?);
+            files.push(file(n, path, Action::Update { text: Text::Chunks(chunks), kind: None, moved })?);
         } else if !line.is_empty() {
             return Err(invalid(n, &format!("want a line with ***, found {}", shown(line.as_bytes()))));
         }
@@ -76,13 +76,17 @@ pub(crate) fn parse(patch: &str) -> Result<Vec<FilePatch>> {
     Err(invalid(last, &format!("{END} is missing")))
 }
 
-fn file(path: &str, action: Action) -> Result<FilePatch> {
-    Ok(FilePatch { path: patch_path(path.trim().as_bytes())?, or_path: None, action })
+fn file(line: usize, path: &str, action: Action) -> Result<FilePatch> {
+    Ok(FilePatch { path: named(line, path)?, or_path: None, action })
+}
+
+/// The path on a line.
+fn named(line: usize, path: &str) -> Result<SessionPath> {
+    patch_path(path.trim().as_bytes()).map_err(|e| invalid(line, e.message()))
 }
 
 fn invalid(line: usize, what: &str) -> Error {
-    Error::new(Reason::InvalidPatch, format!("line {line} of the patch: {what}"))
-        .with("line", line.to_string())
+    malformed(format!("line {line} of the patch: {what}")).with("line", line.to_string())
 }
 
 type Lines<'a> = std::iter::Peekable<std::vec::IntoIter<(usize, &'a str)>>;

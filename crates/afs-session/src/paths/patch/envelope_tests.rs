@@ -87,10 +87,19 @@ fn what_does_not_parse() {
         ("*** Begin Patch\n*** Update File: x\n@@ a\n*** End Patch", "no lines"),
         ("*** Begin Patch\n*** Update File: x\nhello\n*** End Patch", "line 3"),
         ("*** Begin Patch\n*** Delete File: ../x\n*** End Patch", "not a file name"),
+        (
+            "*** Begin Patch\n*** Add File: n\n+x\n*** Delete File: ../x\n*** End Patch",
+            "line 4 of the patch: ",
+        ),
+        (
+            "*** Begin Patch\n*** Update File: x\n*** Move to: ../x\n@@\n-a\n*** End Patch",
+            "line 3 of the patch: ",
+        ),
         ("*** Begin Patch\n*** Delete File: x\n*** End Patch\nmore", "nothing may follow"),
     ] {
         let error = parse(patch).unwrap_err();
         assert_eq!(error.reason, Reason::InvalidPatch, "{patch}");
         assert!(error.message().contains(want), "{patch}: {error}");
+        assert!(error.metadata().contains(&("field", "patch".to_owned())), "{patch}: {error:?}");
     }
 }

@@ -3,8 +3,8 @@
 //! Deliberately absent: binary patches and submodules, which are refused, and git's three-way fallback.
 
 use super::hunks::{Hunk, Sign};
-use super::{Action, FilePatch, Kind, Moved, Text};
-use afs_types::{Error, Name, Reason, Result, SessionPath};
+use super::{Action, FilePatch, Kind, Moved, Text, malformed, of_file, prefixed};
+use afs_types::{Error, Name, Result, SessionPath};
 use diffy::patch_set::{FileMode, FileOperation, ParseOptions, PatchKind, PatchSet};
 use diffy::{Line, Patch};
 
@@ -16,9 +16,12 @@ pub(crate) fn parse(patch: &[u8], strip: Option<u32>) -> Result<Vec<FilePatch>> 
     let options = if is_git { ParseOptions::gitdiff() } else { ParseOptions::unidiff() };
     let mut files = Vec::new();
     for (n, file) in PatchSet::parse_bytes(patch, options).enumerate() {
-        let file =
-            file.map_err(|e| Error::new(Reason::InvalidPatch, format!("file {} of the patch: {e}", n + 1)))?;
-        files.push(one(&file, strip)?);
+        let place = format!("file {} of the patch", n + 1);
+        let parsed = match file {
+            Ok(file) => one(&file, strip).map_err(|e| prefixed(&e, &place)),
+            Err(e) => Err(malformed(format!("{place}: {e}"))),
+        };
+        files.push(parsed.map_err(of_file(n))?);
     }
     Ok(files)
 }
@@ -90,14 +93,14 @@ fn mode(file: &Parsed<'_>) -> Result<Option<Kind>> {
         Some(FileMode::Gitlink) => {
             let message =
                 format!("{}: the patch is for a submodule, which cannot be patched", first_path(file));
-            return Err(Error::new(Reason::InvalidPatch, message).next("leave submodules out of the patch"));
+            return Err(malformed(message).next("leave submodules out of the patch"));
         }
     })
 }
 
 fn binary(file: &Parsed<'_>) -> Error {
     let message = format!("{}: the patch is binary, only text can be patched", first_path(file));
-    Error::new(Reason::InvalidPatch, message).next("write the file's bytes instead")
+    malformed(message).next("write the file's bytes instead")
 }
 
 fn first_path(file: &Parsed<'_>) -> String {

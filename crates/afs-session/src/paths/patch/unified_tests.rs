@@ -1,6 +1,7 @@
 //! Unified diffs and git headers, good and bad.
 
 use super::*;
+use afs_types::Reason;
 
 fn parsed(patch: &str, strip: Option<u32>) -> Vec<FilePatch> {
     parse(patch.as_bytes(), strip).unwrap()
@@ -76,7 +77,15 @@ fn what_is_refused() {
         let error = parse(patch.as_bytes(), None).unwrap_err();
         assert_eq!(error.reason, Reason::InvalidPatch, "{patch}");
         assert!(error.message().contains(want), "{patch}: {error}");
+        for fact in [("field", "patch"), ("file", "1")] {
+            assert!(error.metadata().contains(&(fact.0, fact.1.to_owned())), "{patch}: {error:?}");
+        }
     }
+    // The second of two files is named as such, also when it is its path that is wrong.
+    let two = format!("{MODIFY}--- a/../x\n+++ b/../x\n@@ -1 +1 @@\n-a\n+b\n");
+    let error = parse(two.as_bytes(), None).unwrap_err();
+    assert!(error.message().starts_with("file 2 of the patch: "), "{error}");
+    assert!(error.metadata().contains(&("file", "2".to_owned())), "{error:?}");
 }
 
 /// Patches that were cut, doubled and bent at random are refused or applied, and never bring the server down.

@@ -16,12 +16,25 @@ fn edits() {
     assert!(text(&f, "/src/main.rs").contains("= 1"));
     let done = f.edit_file(&p("/link"), &FileEdit { dry_run: false, ..want }, me).unwrap();
     assert_eq!((done.diff, done.revision), (dry.diff, revision + 1));
-    assert_eq!(done.entry.unwrap().etag, dry.entry.unwrap().etag, "a dry run knows the etag");
+    assert_ne!(done.entry.unwrap().etag, "");
+    assert_eq!(dry.entry.unwrap().etag, "", "what was not done has none");
     let error = fails(
         f.edit_file(&p("/src/main.rs"), &edit(vec![replacement("needle = 1", "x")], false), me),
         Reason::EditNotFound,
     );
-    assert!(error.message().starts_with("/src/main.rs: old_text of edit 1"), "{error}");
+    assert!(error.message().starts_with("/src/main.rs: edits[0].old_text is not in the file"), "{error}");
+    let wrong = |edits: Vec<Replacement>, reason, field: &str| {
+        for dry_run in [true, false] {
+            let error = fails(f.edit_file(&p("/src/main.rs"), &edit(edits.clone(), dry_run), me), reason);
+            assert!(error.message().contains(field), "{error}");
+            assert!(error.metadata().contains(&("field", field.to_owned())), "{error:?}");
+        }
+    };
+    let good = replacement("needle = 2", "needle = 3");
+    wrong(vec![good.clone(), replacement("gone", "x")], Reason::EditNotFound, "edits[1].old_text");
+    wrong(vec![good.clone(), replacement("n", "x")], Reason::EditNotUnique, "edits[1].old_text");
+    wrong(vec![good.clone(), replacement("", "x")], Reason::InvalidArgument, "edits[1].old_text");
+    wrong(vec![good, replacement("same", "same")], Reason::InvalidArgument, "edits[1].new_text");
     fails(
         f.edit_file(&p("/src/main.rs"), &edit(vec![replacement("n", "x")], false), me),
         Reason::EditNotUnique,
@@ -143,8 +156,8 @@ fn git_patches() {
     let bad = "--- a/src/main.rs\n+++ b/src/main.rs\n@@ -1 +1 @@\n-fn main() {\n+fn other() {\n--- a/src/b.txt\n+++ b/src/b.txt\n@@ -1 +1 @@\n-x\n+y\n";
     let error = fails(f.apply_patch(&patch(bad), me), Reason::PatchConflict);
     assert_eq!(error.message(), "/src/b.txt: hunk 1 does not fit: line 1: want \"x\", the file has \"b\"");
-    for key in ["path", "hunk", "line"] {
-        assert!(error.metadata().iter().any(|(k, _)| *k == key), "{key}");
+    for fact in [("path", "/src/b.txt"), ("file", "2"), ("hunk", "1"), ("line", "1")] {
+        assert!(error.metadata().contains(&(fact.0, fact.1.to_owned())), "{error:?}");
     }
     fails(f.apply_patch(&patch(GIT_PATCH), me), Reason::PatchConflict);
     let other = Patch { if_revision: Some(revision - 1), ..patch(bad) };
@@ -266,8 +279,13 @@ fn change_sets_are_all_or_nothing() {
         f.submit_changes(&ChangeSet { changes: bad, ..ChangeSet::default() }, me),
         Reason::EditNotFound,
     );
-    assert!(error.message().starts_with("change 9: /m/a: "), "{error}");
-    assert!(error.metadata().contains(&("change", "9".to_owned())));
+    assert!(
+        error.message().starts_with("changes[9].edit: /m/a: edits[0].old_text is not in the file"),
+        "{error}"
+    );
+    for fact in [("change", "9"), ("field", "changes[9].edit.edits[0].old_text"), ("path", "/m/a")] {
+        assert!(error.metadata().contains(&(fact.0, fact.1.to_owned())), "{error:?}");
+    }
     assert_eq!((f.session().stamp().seq, exists(&f, "/n")), (revision, false));
     let stale = ChangeSet { if_revision: Some(revision + 1), ..set.clone() };
     fails(f.submit_changes(&stale, me), Reason::RevisionMismatch);
@@ -290,5 +308,62 @@ fn change_sets_are_all_or_nothing() {
         f.submit_changes(&ChangeSet { changes: vec![guarded], ..ChangeSet::default() }, me),
         Reason::EtagMismatch,
     );
-    assert!(error.message().starts_with("change 0: /n/a exists already"), "{error}");
+    assert!(error.message().starts_with("changes[0].precondition: /n/a exists already"), "{error}");
+    assert!(error.metadata().contains(&("field", "changes[0].precondition".to_owned())), "{error:?}");
+}
+
+#[test]
+fn what_is_wrong_in_a_list_is_named_by_its_place() {
+    let rig = Rig::new();
+    let f = based(&rig, "sess_a");
+    let me = &By::default();
+    let good = ChangeOp::Mkdir { path: p("/new"), mode: None, parents: false };
+    let edit = |edits| ChangeOp::Edit { path: p("/src/main.rs"), edits };
+    let link = |target: &[u8]| ChangeOp::Symlink { path: p("/l"), target: target.to_vec() };
+    let change_of =
+        |op| ChangeSet { changes: vec![change(good.clone()), change(op)], ..ChangeSet::default() };
+    for (op, reason, field) in [
+        (link(b""), Reason::InvalidArgument, "changes[1].symlink.target"),
+        (link(b"a\0b"), Reason::InvalidArgument, "changes[1].symlink.target"),
+        (edit(vec![]), Reason::InvalidArgument, "changes[1].edit.edits"),
+        (
+            edit(vec![replacement("needle", "x"), replacement("", "x")]),
+            Reason::InvalidArgument,
+            "changes[1].edit.edits[1].old_text",
+        ),
+        (ChangeOp::Remove { path: p("/none"), recursive: false }, Reason::NotFound, "changes[1].remove"),
+        (ChangeOp::Chmod { path: p("/none"), mode: 0o600 }, Reason::NotFound, "changes[1].chmod"),
+    ] {
+        for dry_run in [true, false] {
+            let set = ChangeSet { dry_run, ..change_of(op.clone()) };
+            let error = fails(f.submit_changes(&set, me), reason);
+            assert!(error.message().starts_with(field), "{error}");
+            for fact in [("change", "1"), ("field", field)] {
+                assert!(error.metadata().contains(&(fact.0, fact.1.to_owned())), "{error:?}");
+            }
+        }
+    }
+    let long = link(&[b'x'; limits::MAX_SYMLINK_BYTES + 1]);
+    let error = f.submit_changes(&change_of(long), me).unwrap_err();
+    assert!(error.metadata().contains(&("field", "changes[1].symlink.target".to_owned())), "{error:?}");
+    assert!(!exists(&f, "/new"), "all or nothing");
+
+    let remove = |names: &[&str]| SetAttributes {
+        set_xattrs: vec![(b"user.a".to_vec(), b"1".to_vec())],
+        remove_xattrs: names.iter().map(|name| name.as_bytes().to_vec()).collect(),
+        ..SetAttributes::default()
+    };
+    let error =
+        fails(f.set_attributes(&p("/src/main.rs"), &remove(&["user.a", "user.b"]), me), Reason::NoAttribute);
+    assert!(error.message().starts_with("/src/main.rs: remove_xattrs[1]: "), "{error}");
+    assert!(error.metadata().contains(&("field", "remove_xattrs[1]".to_owned())), "{error:?}");
+    let nameless = SetAttributes { set_xattrs: vec![(vec![], vec![])], ..SetAttributes::default() };
+    let error = fails(f.set_attributes(&p("/src/main.rs"), &nameless, me), Reason::InvalidArgument);
+    assert!(error.metadata().contains(&("field", "set_xattrs[\"\"]".to_owned())), "{error:?}");
+
+    let globs = vec!["*.rs".to_owned(), "a{".to_owned()];
+    let query = GrepQuery { pattern: "x".into(), globs, ..GrepQuery::default() };
+    let found = f.view().grep(&query, &mut |_| Ok(ControlFlow::Continue(())));
+    let error = fails(found, Reason::InvalidArgument);
+    assert!(error.message().starts_with("globs[1]: "), "{error}");
 }
