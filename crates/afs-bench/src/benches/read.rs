@@ -70,11 +70,13 @@ fn measure(home: &Path, bases: [&SourceId; 2], plain: &Path) -> Result<[f64; TIM
     Ok(seconds)
 }
 
-/// Bytes of all files below.
+/// Bytes of all files below, but for the repository's own.
 fn read_session(session: &Session, dir: Ino) -> Result<u64> {
     let mut below = Vec::new();
     session.readdir(dir, 0, &mut |entry| {
-        below.push(entry.attr);
+        if entry.name != b".git" {
+            below.push(entry.attr);
+        }
         true
     })?;
     let mut bytes = 0;
