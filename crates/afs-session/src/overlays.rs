@@ -165,7 +165,9 @@ impl Own {
 
     /// What nobody else has any more is its own again.
     fn take_back(&mut self) {
-        while let Some(share) = self.below.as_mut().and_then(Arc::get_mut) {
+        // Looked at before it is asked for: `get_mut` locks the count, which every fork of a shared overlay would pay for.
+        while let Some(share) = self.below.as_mut().filter(|share| Arc::strong_count(share) == 1) {
+            let Some(share) = Arc::get_mut(share) else { break };
             let (bytes, below) = (std::mem::take(&mut share.bytes), share.below.take());
             // Counted with this one from here on; the sum stays.
             self.bytes += bytes;
