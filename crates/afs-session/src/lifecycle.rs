@@ -1,20 +1,23 @@
-//! Life of sessions: create, fork, list, update, archive, resume, delete.
+//! Life of sessions: create, get, list, update, archive, resume, delete, and, in [`fork`], fork.
 //!
-//! Guarantees: fork copies two roots and writes a few hundred bytes, whatever the sizes; n forks are one batch, all or nothing.
-//! Every call returns after its journal group is on disk, except `fork_start`, whose caller waits.
+//! Guarantees: every call returns after its journal group is on disk.
+
+mod fork;
+mod made;
+
+pub use fork::Fork;
+pub use made::Forked;
+
+use made::{Made, Wanted};
 
 use crate::engine::Engine;
-use crate::family::Family;
 use crate::records::{
-    CheckpointRec, CommitRec, HeadRec, Labels, SessionRec, SessionView, Stored, head_key, head_parts, op_key,
-    session_key, session_parts, start_key, starts_end,
+    HeadRec, Labels, SessionRec, Stored, head_key, op_key, session_key, start_key, starts_end,
 };
-use crate::requests::{Attempt, Begin};
-use crate::session::{Cut, CutRef, Session};
+use crate::requests::Begin;
+use crate::session::{Cut, Session};
 use afs_store::{Batch, Position, Space};
-use afs_types::{
-    CheckpointId, CommitId, Error, LayerId, Reason, RequestId, Result, SessionId, SourceId, VersionId, limits,
-};
+use afs_types::{Error, LayerId, Reason, RequestId, Result, SessionId, SourceId, VersionId, limits};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -35,43 +38,6 @@ pub struct CreateSession {
     pub ttl_ns: Option<i64>,
     /// Makes retries safe.
     pub request_id: Option<RequestId>,
-}
-
-/// A request for forks.
-#[derive(Clone, Debug)]
-pub struct Fork {
-    /// The session to fork.
-    pub session: SessionId,
-    /// One of its checkpoints to fork from, instead of its state now.
-    pub checkpoint: Option<CheckpointId>,
-    /// One of its commits to fork from.
-    pub commit: Option<CommitId>,
-    /// How many, 1 to `limits::MAX_FORKS`.
-    pub count: u32,
-    /// Ids wanted; the server makes the rest.
-    pub new_ids: Vec<SessionId>,
-    /// Labels of the forks.
-    pub labels: Labels,
-    /// How long they live, as that of [`CreateSession`].
-    pub ttl_ns: Option<i64>,
-    /// Makes retries safe.
-    pub request_id: Option<RequestId>,
-}
-
-impl Fork {
-    /// One fork of the state now.
-    pub fn of(session: SessionId) -> Self {
-        Self {
-            session,
-            checkpoint: None,
-            commit: None,
-            count: 1,
-            new_ids: Vec::new(),
-            labels: Labels::new(),
-            ttl_ns: None,
-            request_id: None,
-        }
-    }
 }
 
 /// A session as callers see it.
@@ -146,22 +112,6 @@ pub struct UpdateSession {
     pub if_generation: Option<u64>,
 }
 
-/// Forks that are in RAM and queued, not yet durable.
-pub struct Forked {
-    /// The new sessions.
-    pub sessions: Vec<Arc<Session>>,
-    /// Durable when the journal has reached this.
-    pub at: Position,
-}
-
-/// What a fork starts from.
-enum Origin<'a> {
-    /// The state of a session now.
-    Live(&'a Session),
-    /// A checkpoint or commit.
-    Kept(&'a Cut),
-}
-
 impl Engine {
     /// Makes a session on a base.
     pub fn create_session(self: &Arc<Self>, want: CreateSession) -> Result<SessionInfo> {
@@ -214,179 +164,6 @@ impl Engine {
         self.note_expiry(record.expires_ns);
         self.shared.wait(forked.at)?;
         Ok(info(&forked.sessions[0], record))
-    }
-
-    /// Forks: n new sessions that start as the parent is now, or was at a checkpoint or commit.
-    pub fn fork(&self, want: &Fork) -> Result<Vec<SessionInfo>> {
-        let print = want.request_id.as_ref().map_or_else(String::new, |_| format!("{want:?}"));
-        let attempt = match self.begin("ForkSession", want.request_id.as_ref(), &[print.as_bytes()])? {
-            Begin::Done(ids) => {
-                return ids.iter().map(|id| self.get_session(&SessionId::parse(id)?)).collect();
-            }
-            Begin::Go(attempt) => attempt,
-        };
-        let now = self.shared.now_ns();
-        let forked = self.fork_at(want, now, attempt.as_ref())?;
-        self.shared.wait(forked.at)?;
-        let Some(first) = forked.sessions.first() else { return Ok(Vec::new()) };
-        let record = self.fork_record(want, first.family(), now, first.created_ns()).to_record();
-        Ok(forked.sessions.iter().map(|s| info(s, record.clone())).collect())
-    }
-
-    /// The part of a fork that is done in RAM: registered and queued; the caller waits for `at` before it tells anyone.
-    pub fn fork_start(&self, want: &Fork) -> Result<Forked> {
-        self.fork_at(want, self.shared.now_ns(), None)
-    }
-
-    fn fork_at(&self, want: &Fork, now_ns: i64, attempt: Option<&Attempt<'_>>) -> Result<Forked> {
-        check_labels(&want.labels)?;
-        check_ttl(want.ttl_ns)?;
-        if want.count == 0 || want.count > limits::MAX_FORKS || want.new_ids.len() > want.count as usize {
-            return Err(Error::invalid(
-                "count",
-                format!("1 to {}, and at least as many as new_session_ids", limits::MAX_FORKS),
-            ));
-        }
-        check_answer(want)?;
-        let mut wanted = Wanted::none(self, |n| format!("new_session_ids[{n}]"));
-        wanted.reserve(&want.new_ids)?;
-        let (parent, kept);
-        let (family, origin) = if want.checkpoint.is_some() || want.commit.is_some() {
-            kept = self.fork_origin(want)?;
-            (&kept.0, Origin::Kept(&kept.1))
-        } else {
-            parent = self.session_at(&want.session, now_ns)?;
-            (parent.family(), Origin::Live(&parent))
-        };
-        let record = self.fork_record(want, family, now_ns, self.creation_ns(now_ns));
-        self.note_expiry(record.expires_ns);
-        let count = want.count as usize;
-        let made = Made { wanted: &wanted, count, record: &record, attempt, family, now_ns };
-        let forked = match origin {
-            Origin::Kept(cut) => self.make_sessions(&made, &cut.view()),
-            Origin::Live(parent) => self.fork_live(parent, &made),
-        };
-        self.note_expiry(record.expires_ns);
-        forked
-    }
-
-    /// The record of forks, all of whose parts belong to the request and the family.
-    fn fork_record<'a>(
-        &self,
-        want: &'a Fork,
-        family: &'a Family,
-        now_ns: i64,
-        created_ns: i64,
-    ) -> SessionView<'a> {
-        SessionView {
-            source: &family.record.source,
-            version: &family.version,
-            display_name: "",
-            labels: &want.labels,
-            parent: Some(&want.session),
-            parent_checkpoint: want.checkpoint.as_ref(),
-            last_commit: want.commit.as_ref(),
-            archived: false,
-            created_ns,
-            updated_ns: created_ns,
-            expires_ns: want.ttl_ns.map(|t| now_ns.saturating_add(t)),
-            generation: 1,
-            epoch: self.shared.epoch,
-        }
-    }
-
-    /// New sessions on an instant that is in the journal.
-    fn make_sessions(&self, made: &Made<'_>, cut: &CutRef<'_>) -> Result<Forked> {
-        let mut sessions = Vec::with_capacity(made.count);
-        self.announce(made, cut, &mut sessions)?;
-        let mut batch = Batch::new();
-        made.write(&sessions, cut, &mut batch);
-        let submitted = self.shared.submit(batch);
-        self.started(&sessions, submitted).map(|at| Forked { sessions, at })
-    }
-
-    /// New sessions on the present instant of another one.
-    fn fork_live(&self, parent: &Session, made: &Made<'_>) -> Result<Forked> {
-        let mut sessions = Vec::with_capacity(made.count);
-        let cut = parent.cut(|cut, batch| {
-            self.announce(made, cut, &mut sessions)?;
-            made.write(&sessions, cut, batch);
-            Ok(())
-        });
-        let submitted = cut.map(|((), at, job)| {
-            self.shared.queue_fold(job);
-            at
-        });
-        self.started(&sessions, submitted).map(|at| Forked { sessions, at })
-    }
-
-    /// Registers sessions that are about to be made, so that their ids are taken and nobody else loads or makes them meanwhile. All or none.
-    fn announce(&self, made: &Made<'_>, cut: &CutRef<'_>, sessions: &mut Vec<Arc<Session>>) -> Result<()> {
-        for n in 0..made.count {
-            let id = match made.wanted.ids.get(n) {
-                Some(id) => id.clone(),
-                None => SessionId::from_ulid(self.shared.ports.ids.next_ulid(made.now_ns)),
-            };
-            let session = Session::coming(id, &self.shared, made.family, cut, made.record.created_ns);
-            if !self.register(session.clone()) {
-                self.withdraw(sessions);
-                sessions.clear();
-                let id = session.id();
-                return Err(match made.wanted.ids.get(n) {
-                    Some(_) => made.wanted.taken(n, id),
-                    None => Error::new(Reason::AlreadyExists, format!("{id} exists already"))
-                        .with("id", id.as_str()),
-                });
-            }
-            sessions.push(session);
-        }
-        Ok(())
-    }
-
-    /// Lets sessions that were announced take calls, or takes them back if the journal refused them.
-    fn started(&self, sessions: &[Arc<Session>], submitted: Result<Position>) -> Result<Position> {
-        match &submitted {
-            Ok(at) => sessions.iter().for_each(|s| s.begin(*at)),
-            Err(_) => self.withdraw(sessions),
-        }
-        submitted
-    }
-
-    fn withdraw(&self, sessions: &[Arc<Session>]) {
-        sessions.iter().for_each(|s| self.unregister(s.id()));
-    }
-
-    /// The family and the instant of a checkpoint or commit.
-    fn fork_origin(&self, want: &Fork) -> Result<(Arc<Family>, Cut)> {
-        let (version, layer, owner) = match (&want.checkpoint, &want.commit) {
-            (Some(_), Some(_)) => {
-                return Err(Error::invalid("checkpoint_id", "either a checkpoint or a commit, not both"));
-            }
-            (Some(id), None) => {
-                let rec: CheckpointRec = self
-                    .shared
-                    .read(Space::Checkpoint, id.as_str().as_bytes())?
-                    .ok_or_else(|| id.not_found())?;
-                (rec.version, rec.layer, rec.session)
-            }
-            (None, Some(id)) => {
-                let rec: CommitRec =
-                    self.shared.read(Space::Commit, id.as_str().as_bytes())?.ok_or_else(|| id.not_found())?;
-                (rec.version, rec.layer, rec.session)
-            }
-            (None, None) => return Err(Error::invalid("checkpoint_id", "a checkpoint or a commit")),
-        };
-        if owner != want.session {
-            return Err(Error::new(
-                Reason::CheckpointNotFound,
-                format!("{} has no such checkpoint or commit", want.session),
-            ));
-        }
-        Ok((self.family(&version)?, self.instant(&version, layer)?))
-    }
-
-    fn is_known(&self, id: &SessionId) -> Result<bool> {
-        Ok(self.shared.ports.journal.get(Space::Session, &session_key(id))?.is_some())
     }
 
     /// A session's record and state.
@@ -561,93 +338,6 @@ impl Engine {
     }
 }
 
-/// Ids of new sessions that a caller chose: reserved until this goes.
-struct Wanted<'a> {
-    engine: &'a Engine,
-    ids: &'a [SessionId],
-    /// The field of the request that has the id of this index.
-    field: fn(usize) -> String,
-}
-
-impl<'a> Wanted<'a> {
-    fn none(engine: &'a Engine, field: fn(usize) -> String) -> Self {
-        Self { engine, ids: &[], field }
-    }
-
-    /// The error for one that is not free.
-    fn taken(&self, n: usize, id: &SessionId) -> Error {
-        let field = (self.field)(n);
-        Error::new(Reason::AlreadyExists, format!("{field}: {id} exists already"))
-            .with("id", id.as_str())
-            .with("field", field)
-            .next("choose another id, or leave it out and the server makes one")
-    }
-
-    /// Reserves ids, if they are free.
-    fn reserve(&mut self, want: &'a [SessionId]) -> Result<()> {
-        for (n, id) in want.iter().enumerate() {
-            // Ids that the server makes are not looked up before they are used: nobody else may have one.
-            if id.looks_made() {
-                let field = (self.field)(n);
-                return Err(Error::new(
-                    Reason::InvalidId,
-                    format!("{field}: {id} has the form of ids that the server makes"),
-                )
-                .with("id", id.as_str())
-                .with("field", field)
-                .next("choose another id, for example a longer or shorter one, or none"));
-            }
-            if !self.engine.wanted.lock().insert(id.clone()) {
-                return Err(self.taken(n, id));
-            }
-            self.ids = &want[..=n];
-            // Only now: whoever had it reserved until a moment ago has made it, and it is seen, or has given it up.
-            if self.engine.resident(id).is_some() || self.engine.is_known(id)? {
-                return Err(self.taken(n, id));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Wanted<'_> {
-    fn drop(&mut self) {
-        if !self.ids.is_empty() {
-            let mut wanted = self.engine.wanted.lock();
-            for id in self.ids {
-                wanted.remove(id);
-            }
-        }
-    }
-}
-
-/// Sessions that are about to be made.
-struct Made<'a> {
-    /// The first ones have these ids, the server makes those of the others.
-    wanted: &'a Wanted<'a>,
-    count: usize,
-    record: &'a SessionView<'a>,
-    attempt: Option<&'a Attempt<'a>>,
-    family: &'a Arc<Family>,
-    now_ns: i64,
-}
-
-impl Made<'_> {
-    /// Their records, and the answer to a request that may be repeated.
-    fn write(&self, sessions: &[Arc<Session>], cut: &CutRef<'_>, batch: &mut Batch) {
-        let head = HeadRec { layer: cut.layer, owned: false, seq: cut.seq };
-        for session in sessions {
-            let id = session.id();
-            batch.put_parts(Space::Session, session_parts(id), |e| self.record.encode_to(e));
-            batch.put_parts(Space::Session, head_parts(id), |e| head.encode_to(e));
-        }
-        if let Some(attempt) = self.attempt {
-            let ids: Vec<String> = sessions.iter().map(|s| s.id().to_string()).collect();
-            attempt.remember(&ids, batch);
-        }
-    }
-}
-
 impl ListSessions {
     fn matches(&self, rec: &SessionRec) -> bool {
         self.labels.iter().all(|(k, v)| rec.labels.get(k) == Some(v))
@@ -665,17 +355,6 @@ fn info(session: &Session, record: SessionRec) -> SessionInfo {
         resident: true,
         watchers: session.watcher_count(),
     }
-}
-
-/// Every fork is in the answer with its labels: refused before, not after, when that would be more than a message holds.
-fn check_answer(want: &Fork) -> Result<()> {
-    let labels: usize = want.labels.iter().map(|(k, v)| k.len() + v.len() + 8).sum();
-    let most = limits::MAX_MESSAGE_SIZE_BYTES / want.count as usize - 600;
-    if labels <= most {
-        return Ok(());
-    }
-    Err(Error::above("labels", most, &format!("bytes in all for {} forks in one call", want.count))
-        .next("fork fewer at once, or set labels afterwards"))
 }
 
 /// A page size within the limits; 0 is the default.
