@@ -7,7 +7,7 @@
 
 use crate::Progress;
 use crate::child::{Call, Git, cancelled};
-use crate::object::finish_sha1;
+use crate::object::{finish_sha1, hash_file};
 use afs_types::{Error, Name, Reason, Result};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -96,13 +96,7 @@ pub(crate) fn check(path: &Path) -> Result<()> {
     let mut file = File::open(path).map_err(step)?;
     let len = file.metadata().map_err(step)?.len();
     let mut hasher = gix::hash::hasher(gix::hash::Kind::Sha1);
-    let (mut left, mut piece) = (len.saturating_sub(20), vec![0; 1 << 20]);
-    while left > 0 {
-        let piece = &mut piece[..left.min(1 << 20) as usize];
-        file.read_exact(piece).map_err(step)?;
-        hasher.update(piece);
-        left -= piece.len() as u64;
-    }
+    hash_file(&mut hasher, &mut file, Some(len.saturating_sub(20))).map_err(step)?;
     let mut sum = Vec::new();
     file.read_to_end(&mut sum).map_err(step)?;
     if finish_sha1(hasher)?[..] == sum[..] {

@@ -12,7 +12,7 @@ use crate::child::{Call, Git, cancelled};
 use crate::git_dir::{self, GitDir};
 use crate::hostile::hostile;
 use crate::mirror::{Mirror, Source};
-use crate::object::{Commit, Mode, Oid, finish_sha1, hex, join, parse_tree, sha1};
+use crate::object::{Commit, Mode, Oid, finish_sha1, hash_file, hex, join, parse_tree, sha1};
 use crate::packs::{self, Kind, Object, Packs, Place, Reader};
 use crate::refs::{Head, Refs};
 use crate::sink::{Sink, Target};
@@ -23,7 +23,6 @@ use afs_store::{BlobStore, GitObject};
 use afs_types::{BlobId, Error, Reason, Result, Rng, limits};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -402,13 +401,8 @@ fn sha1_of_blob(path: &Path) -> std::io::Result<Oid> {
     let mut file = File::open(path)?;
     let mut hasher = gix::hash::hasher(gix::hash::Kind::Sha1);
     hasher.update(format!("blob {}\0", file.metadata()?.len()).as_bytes());
-    let mut piece = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut piece)? {
-            0 => return finish_sha1(hasher).map_err(std::io::Error::other),
-            n => hasher.update(&piece[..n]),
-        }
-    }
+    hash_file(&mut hasher, &mut file, None)?;
+    finish_sha1(hasher).map_err(std::io::Error::other)
 }
 
 /// A blob that some symbolic link has as its target.

@@ -6,6 +6,7 @@
 use crate::hostile::{hostile, is_dot_gitmodules, refuse_git_name};
 use afs_types::{Error, Reason, Result};
 use std::cmp::Ordering;
+use std::io::Read;
 
 /// SHA-1 name of a git object.
 pub type Oid = [u8; 20];
@@ -177,6 +178,29 @@ pub(crate) fn sha1(parts: &[&[u8]]) -> Result<Oid> {
     let mut hasher = gix::hash::hasher(gix::hash::Kind::Sha1);
     parts.iter().for_each(|p| hasher.update(p));
     finish_sha1(hasher)
+}
+
+/// Adds the next `len` bytes of a file to a hash, or all that is left of it.
+pub(crate) fn hash_file(
+    hasher: &mut gix::hash::Hasher,
+    file: &mut impl Read,
+    len: Option<u64>,
+) -> std::io::Result<()> {
+    let (mut left, mut piece) = (len.unwrap_or(u64::MAX), vec![0; 1 << 20]);
+    while left > 0 {
+        let most = left.min(piece.len() as u64) as usize;
+        match file.read(&mut piece[..most]) {
+            Ok(0) if len.is_some() => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            Ok(0) => break,
+            Ok(n) => {
+                hasher.update(&piece[..n]);
+                left -= n as u64;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Ends a hash.

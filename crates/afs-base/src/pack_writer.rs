@@ -4,7 +4,7 @@
 //! written twice is kept once; nothing is left when it fails. Deliberately absent: deltas. A commit of a session is
 //! small, and a later `git repack` finds them.
 
-use crate::object::{Oid, finish_sha1, hex, sha1};
+use crate::object::{Oid, finish_sha1, hash_file, hex, sha1};
 use crate::packs::Kind;
 use crate::temp::sync_dir;
 use afs_types::{Error, Reason, Result};
@@ -203,13 +203,7 @@ fn seal(file: &mut File, count: u32) -> std::io::Result<Result<Oid>> {
     file.write_all(&count.to_be_bytes())?;
     file.seek(SeekFrom::Start(0))?;
     let mut hasher = gix::hash::hasher(gix::hash::Kind::Sha1);
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            n => hasher.update(&buffer[..n]),
-        }
-    }
+    hash_file(&mut hasher, file, None)?;
     match finish_sha1(hasher) {
         Ok(hash) => {
             file.seek(SeekFrom::End(0))?;

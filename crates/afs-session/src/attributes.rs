@@ -12,7 +12,7 @@ mod lines;
 use crate::content::read_content;
 use afs_core::tree::Tree;
 use afs_store::BlobStore;
-use afs_types::{Error, Ino, Name, ROOT_INO, Result, SessionPath, limits};
+use afs_types::{Ino, Name, ROOT_INO, Result, SessionPath, limits};
 use lines::{Found, Lines, State, too_many};
 use std::collections::{HashMap, HashSet};
 
@@ -196,11 +196,7 @@ impl<'a> Attributes<'a> {
     ) -> Result<Option<Lines>> {
         self.try_read(of, ino, with_macros).map_err(|error| {
             let path = path().to_text();
-            let mut told = Error::new(error.reason, format!("{path}: {}", error.message()));
-            for (key, value) in error.metadata() {
-                told = told.with(key, value.clone());
-            }
-            told.with("path", path).next(error.next_step())
+            error.prefixed(&path).with("path", path)
         })
     }
 

@@ -13,7 +13,7 @@ use crate::content::read_content;
 use crate::memory::{Memory, Room};
 use afs_core::tree::Tree;
 use afs_store::BlobStore;
-use afs_types::{Error, Ino, Name, ROOT_INO, Result, SessionPath, limits};
+use afs_types::{Ino, Name, ROOT_INO, Result, SessionPath, limits};
 use rules::{Rules, Subject, too_many};
 use std::collections::{HashMap, HashSet};
 
@@ -122,11 +122,7 @@ impl<'a> Ignores<'a> {
     fn read(&mut self, of: Ino, ino: Ino, path: impl FnOnce() -> SessionPath) -> Result<Option<Rules>> {
         self.try_read(of, ino).map_err(|error| {
             let path = path().to_text();
-            let mut told = Error::new(error.reason, format!("{path}: {}", error.message()));
-            for (key, value) in error.metadata() {
-                told = told.with(key, value.clone());
-            }
-            told.with("path", path).next(error.next_step())
+            error.prefixed(&path).with("path", path)
         })
     }
 

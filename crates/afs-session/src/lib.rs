@@ -30,6 +30,8 @@ mod segments;
 mod session;
 mod shared;
 mod sources;
+#[cfg(test)]
+mod test_git;
 mod trees;
 
 pub use afs_base::{ImportSpec, Progress, without_password};

@@ -212,6 +212,16 @@ impl Error {
         };
         Self::new(reason, format!("{action}: {source}")).caused_by(source)
     }
+    /// The same error with `prefix: ` in front of its message.
+    pub fn prefixed(self, prefix: impl fmt::Display) -> Self {
+        let message = format!("{prefix}: {}", self.message());
+        self.with_message(message)
+    }
+    /// The same error with another message.
+    pub fn with_message(mut self, message: String) -> Self {
+        self.detail_mut().message = message;
+        self
+    }
     /// Adds a fact that programs can read.
     pub fn with(mut self, key: &'static str, value: impl Into<String>) -> Self {
         self.detail_mut().metadata.push((key, value.into()));

@@ -1,9 +1,7 @@
 //! Lines against a table, and against git itself.
 
 use super::*;
-use std::io::Write as _;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use crate::test_git::git;
 
 const WANTED: [&[u8]; 5] = [b"text", b"crlf", b"eol", b"ident", b"working-tree-encoding"];
 const BUILT_IN: &[u8] = b"[attr]binary -diff -merge -text";
@@ -82,26 +80,6 @@ fn hostile_lines_take_bounded_time_and_memory() {
     let most = limits::MAX_ATTRIBUTES_FILE_LINES - 2;
     let chain: String = (0..most).map(|n| format!("[attr]m{n} m{}\n", n + 1)).collect();
     assert_eq!(text_of(format!("{chain}[attr]m{most} text\na m0\n").as_bytes(), "a"), "set");
-}
-
-fn git(dir: &Path, args: &[&str], input: &[u8]) -> Vec<u8> {
-    let mut git = Command::new("git")
-        .current_dir(dir)
-        .args(args)
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut stdin = git.stdin.take().unwrap();
-    let input = input.to_vec();
-    let feed = std::thread::spawn(move || stdin.write_all(&input).unwrap());
-    let output = git.wait_with_output().unwrap();
-    feed.join().unwrap();
-    assert!(output.status.success(), "git {args:?}");
-    output.stdout
 }
 
 struct Dice(u64);

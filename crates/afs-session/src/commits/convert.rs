@@ -91,7 +91,7 @@ pub(super) fn convert(
     if source.size == 0 {
         return Ok(None);
     }
-    let told = |error: Error| error_at(path, error);
+    let told = |error: Error| error.prefixed(path).with("path", path.to_text());
     let decoder = || how.encoding.as_deref().map(Decoder::named).transpose().map_err(told);
     let mut crlf = 0;
     if how.line_ends != LineEnds::Keep {
@@ -119,14 +119,6 @@ pub(super) fn convert(
     let (from, input) = (source.open(), vec![0; PIECE]);
     let reader = Converted { from, stages: stages()?, input, out: Vec::new(), taken: 0, is_done: false };
     Ok(Some(EditContent::Stream { len, reader: Box::new(reader) }))
-}
-
-fn error_at(path: &SessionPath, error: Error) -> Error {
-    let mut told = Error::new(error.reason, format!("{path}: {}", error.message()));
-    for (key, value) in error.metadata() {
-        told = told.with(key, value.clone());
-    }
-    told.with("path", path.to_text()).next(error.next_step())
 }
 
 /// Reads until the server stops, which does not wait for a commit of many gigabytes.

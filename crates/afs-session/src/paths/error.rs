@@ -10,15 +10,14 @@ pub(super) fn at(path: &SessionPath) -> impl Fn(Error) -> Error + '_ {
             return error;
         }
         let path = path.to_text();
-        prefixed(&error, &path).with("path", path)
+        prefixed(error, &path).with("path", path)
     }
 }
 
-/// The same error with `prefix: ` in front of its message.
-pub(super) fn prefixed(error: &Error, prefix: &str) -> Error {
-    error.metadata().iter().fold(told(error, format!("{prefix}: {}", said(error))), |told, (key, value)| {
-        told.with(key, value.clone())
-    })
+/// The same error with `prefix: ` in front of its message, or of the words of one that has none.
+pub(super) fn prefixed(error: Error, prefix: &str) -> Error {
+    let message = format!("{prefix}: {}", said(&error));
+    error.with_message(message)
 }
 
 /// The same error with the place in the request of what it is about: of the field that it names, if it names one, else of the whole.
@@ -97,7 +96,7 @@ mod tests {
         let error = at(&b)(at(&a)(Reason::NotFound.into()));
         assert_eq!(error.message(), "/a: no such file or directory");
         assert_eq!(error.metadata(), [("path", "/a".to_owned())]);
-        let error = prefixed(&error.next("look"), "change 3");
+        let error = prefixed(error.next("look"), "change 3");
         assert_eq!((error.message(), error.next_step()), ("change 3: /a: no such file or directory", "look"));
     }
 

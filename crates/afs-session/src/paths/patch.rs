@@ -464,7 +464,7 @@ fn new_text(work: &mut Work<'_, '_, '_, '_>, key: usize, attr: &Attr, text: &Tex
     if attr.is_symlink() {
         let tree = work.tree().clone();
         let target = work.facts.target(&tree, attr.ino)?;
-        let (new, note) = text.apply(&target).map_err(|e| prefixed(&e, "it is a symbolic link"))?;
+        let (new, note) = text.apply(&target).map_err(|e| prefixed(e, "it is a symbolic link"))?;
         return Ok(NewText::Target(new, note));
     }
     if !attr.is_file() {

@@ -1,9 +1,8 @@
 //! Stages against a table, in pieces of any size, and against git itself.
 
 use super::*;
-use std::io::Write as _;
+use crate::test_git::{git, try_git};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 /// What all stages make of some bytes that come in pieces of one size.
 fn run(mut stages: Stages, bytes: &[u8], piece: usize) -> Result<Vec<u8>> {
@@ -81,19 +80,7 @@ fn an_ident_without_end_is_refused_not_kept() {
 /// The blob that git makes of some bytes; none if it refuses them.
 fn blob(dir: &Path, bytes: &[u8]) -> Option<Vec<u8>> {
     let git = |args: &[&str], input: &[u8]| {
-        let mut git = Command::new("git")
-            .current_dir(dir)
-            .args(args)
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .env("GIT_CONFIG_NOSYSTEM", "1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        // One that refuses may do so before it has read all.
-        let _ = git.stdin.take().unwrap().write_all(input);
-        let output = git.wait_with_output().unwrap();
+        let output = try_git(dir, args, input);
         output.status.success().then_some(output.stdout)
     };
     let oid = git(&["hash-object", "-w", "--stdin", "--path=f"], bytes)?;
@@ -102,7 +89,7 @@ fn blob(dir: &Path, bytes: &[u8]) -> Option<Vec<u8>> {
 
 fn repository(attributes: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    assert!(Command::new("git").args(["init", "-q"]).current_dir(dir.path()).status().unwrap().success());
+    git(dir.path(), &["init", "-q"], b"");
     std::fs::write(dir.path().join(".gitattributes"), attributes).unwrap();
     dir
 }

@@ -4,11 +4,11 @@ use super::super::hunks::Sign;
 use super::super::unified::parse;
 use super::super::{Action, Text};
 use super::*;
+use crate::test_git::git;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::process::Command;
 
 /// What a name can hold: what the API escapes, what git quotes, and what looks like a part of a header.
 const NAMES: [&[u8]; 12] = [
@@ -30,12 +30,6 @@ fn path(name: &[u8]) -> SessionPath {
     SessionPath::parse(name).unwrap()
 }
 
-fn git(dir: &Path, args: &[&str]) -> Vec<u8> {
-    let output = Command::new("git").current_dir(dir).args(args).output().unwrap();
-    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
-}
-
 fn file(dir: &Path, name: &[u8], text: &str) {
     let at = dir.join(OsStr::from_bytes(name));
     fs::create_dir_all(at.parent().unwrap()).unwrap();
@@ -52,12 +46,12 @@ fn modification(name: &[u8], old: &str, new: &str) -> String {
 #[test]
 fn names_are_quoted_as_git_quotes_them() {
     let dir = tempfile::tempdir().unwrap();
-    git(dir.path(), &["init", "-q"]);
+    git(dir.path(), &["init", "-q"], b"");
     for name in NAMES {
         file(dir.path(), name, "1\n");
     }
-    git(dir.path(), &["add", "-A"]);
-    let listed = git(dir.path(), &["-c", "core.quotePath=true", "ls-files"]);
+    git(dir.path(), &["add", "-A"], b"");
+    let listed = git(dir.path(), &["-c", "core.quotePath=true", "ls-files"], b"");
     let listed = String::from_utf8(listed).unwrap();
     let mut listed: Vec<&str> = listed.lines().collect();
     let mut ours: Vec<String> = NAMES.iter().map(|name| patch_name("", &path(name))).collect();
@@ -69,15 +63,15 @@ fn names_are_quoted_as_git_quotes_them() {
 #[test]
 fn git_applies_our_patches_whatever_the_name_is() {
     let dir = tempfile::tempdir().unwrap();
-    git(dir.path(), &["init", "-q"]);
+    git(dir.path(), &["init", "-q"], b"");
     let mut patch = String::new();
     for name in NAMES {
         file(dir.path(), name, "1\n2\n");
         patch += &modification(name, "1\n2\n", "1\n3");
     }
-    git(dir.path(), &["add", "-A"]);
+    git(dir.path(), &["add", "-A"], b"");
     fs::write(dir.path().join("p"), &patch).unwrap();
-    git(dir.path(), &["apply", "--index", "p"]);
+    git(dir.path(), &["apply", "--index", "p"], b"");
     for name in NAMES {
         let text = fs::read_to_string(dir.path().join(OsStr::from_bytes(name))).unwrap();
         assert_eq!(text, "1\n3", "{}", String::from_utf8_lossy(name));
@@ -91,16 +85,16 @@ fn git_applies_our_patches_whatever_the_name_is() {
 #[test]
 fn we_take_what_git_diff_prints() {
     let dir = tempfile::tempdir().unwrap();
-    git(dir.path(), &["init", "-q"]);
+    git(dir.path(), &["init", "-q"], b"");
     for name in NAMES {
         file(dir.path(), name, "1\n2\n");
     }
-    git(dir.path(), &["add", "-A"]);
+    git(dir.path(), &["add", "-A"], b"");
     for name in NAMES {
         file(dir.path(), name, "1\n3");
     }
     for quote in ["core.quotePath=true", "core.quotePath=false"] {
-        let patch = git(dir.path(), &["-c", quote, "diff", "--no-color", "--no-ext-diff"]);
+        let patch = git(dir.path(), &["-c", quote, "diff", "--no-color", "--no-ext-diff"], b"");
         let files = parse(&patch, None).unwrap();
         let mut paths: Vec<SessionPath> = files.iter().map(|f| f.path.clone()).collect();
         let mut want = NAMES.map(path);
@@ -118,7 +112,7 @@ fn we_take_what_git_diff_prints() {
 #[test]
 fn hunks_are_where_they_are_in_the_whole_text() {
     let dir = tempfile::tempdir().unwrap();
-    git(dir.path(), &["init", "-q"]);
+    git(dir.path(), &["init", "-q"], b"");
     let mut seed = 11_u64;
     let mut next = move |most: u64| {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -149,9 +143,9 @@ fn hunks_are_where_they_are_in_the_whole_text() {
         texts.push((name, old, new));
     }
     assert!(texts.len() > 100);
-    git(dir.path(), &["add", "-A"]);
+    git(dir.path(), &["add", "-A"], b"");
     fs::write(dir.path().join("p"), &patch).unwrap();
-    git(dir.path(), &["apply", "--index", "p"]);
+    git(dir.path(), &["apply", "--index", "p"], b"");
     let files = parse(patch.as_bytes(), None).unwrap();
     for (file, (name, old, new)) in files.iter().zip(&texts) {
         assert_eq!(fs::read_to_string(dir.path().join(name)).unwrap(), *new, "{old:?}");
@@ -191,12 +185,12 @@ fn what_is_compared_and_written_is_bounded() {
 fn a_bare_cr_ends_no_line() {
     let (old, new) = ("10 %\r50 %\rdone\nnext\r", "10 %\r60 %\rdone\nnext\r\n");
     let dir = tempfile::tempdir().unwrap();
-    git(dir.path(), &["init", "-q"]);
+    git(dir.path(), &["init", "-q"], b"");
     file(dir.path(), b"log", old);
-    git(dir.path(), &["add", "-A"]);
+    git(dir.path(), &["add", "-A"], b"");
     let patch = modification(b"log", old, new);
     fs::write(dir.path().join("p"), &patch).unwrap();
-    git(dir.path(), &["apply", "--index", "p"]);
+    git(dir.path(), &["apply", "--index", "p"], b"");
     assert_eq!(fs::read_to_string(dir.path().join("log")).unwrap(), new, "{patch}");
     let files = parse(patch.as_bytes(), None).unwrap();
     let Action::Update { text: text @ Text::Hunks(_), .. } = &files[0].action else { panic!("{files:?}") };

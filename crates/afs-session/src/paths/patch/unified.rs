@@ -18,7 +18,7 @@ pub(crate) fn parse(patch: &[u8], strip: Option<u32>) -> Result<Vec<FilePatch>> 
     for (n, file) in PatchSet::parse_bytes(patch, options).enumerate() {
         let place = format!("file {} of the patch", n + 1);
         let parsed = match file {
-            Ok(file) => one(&file, strip).map_err(|e| prefixed(&e, &place)),
+            Ok(file) => one(&file, strip).map_err(|e| prefixed(e, &place)),
             Err(e) => Err(malformed(format!("{place}: {e}"))),
         };
         files.push(parsed.map_err(of_file(n))?);
