@@ -28,6 +28,7 @@ mod pending;
 mod raw;
 mod rebuild;
 mod record;
+mod sparse;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -260,7 +261,8 @@ impl BlobStore {
         if (head.len() as u64) < limits::PACK_BLOB_BYTES {
             return Ok((self.put(&head)?, head.len() as u64));
         }
-        let raw = self.core.raw.write(&mut (&head[..]).chain(reader), &|n| self.reserve.admit(n))?;
+        let raw =
+            self.core.raw.write(&mut (&head[..]).chain(reader), &|_| Ok(()), &|n| self.reserve.admit(n))?;
         let len = raw.open.shape.len;
         Ok((self.adopt(raw)?.0, len))
     }
@@ -292,13 +294,10 @@ impl BlobStore {
 
     /// Stores a large file; says, too, whether it was there already and writing it was in vain.
     fn put_large_file(&self, file: &File, len: u64, watch: Watch<'_>) -> Result<(BlobId, bool)> {
-        let admit = |n| {
-            watch(n)?;
-            self.reserve.admit(n)
-        };
+        let admit = |n| self.reserve.admit(n);
         let raw = match self.core.raw.clone_file(file, len, watch)? {
             Some(raw) => raw,
-            None => self.core.raw.write(&mut FileReader { file, at: 0, end: len }, &admit)?,
+            None => self.core.raw.write(&mut FileReader { file, at: 0, end: len }, watch, &admit)?,
         };
         if raw.open.shape.len != len {
             raw.discard();

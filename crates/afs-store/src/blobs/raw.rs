@@ -2,11 +2,13 @@
 //!
 //! Guarantees: a file under its final name was whole and synced when it got that name; its directory is synced before an index
 //! entry names it. Reads through [`RawStore::read`] verify each chunk against the blob's own hash tree the first time it is touched after an
-//! opening (chunks are 1 MiB up to 4 GiB, then larger, so that there are 4,096 at most), and not again while the file stays open.
+//! opening (chunks are 1 MiB up to 4 GiB, then larger, so that there are 4,096 at most), and not again while the file stays open. Blocks of zeros
+//! take no disk.
 //!
 //! Deliberately absent: verification of what the kernel reads by itself through the path (see `BlobStore::verify`).
 
 use super::append::{damaged, sync_dir};
+use super::sparse;
 use afs_types::{BlobId, Error, Reason, Result};
 use blake3::hazmat::{
     ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root,
@@ -251,14 +253,15 @@ impl RawStore {
         self.dir.join(&hex[..2]).join(hex)
     }
 
-    /// Writes a stream to a file without a name. Calls `admit` with each number of bytes before writing them.
+    /// Writes a stream to a file without a name. Calls `admit` with each number of bytes before they take disk.
     pub(super) fn write(
         &self,
         reader: &mut dyn Read,
+        watch: Watch<'_>,
         admit: &dyn Fn(u64) -> Result<()>,
     ) -> Result<Arc<NewRaw>> {
         let temp = self.temp();
-        let written = self.fill(&temp, reader, admit);
+        let written = self.fill(&temp, reader, watch, admit);
         let (id, open) = written.inspect_err(|_| std::fs::remove_file(&temp).unwrap_or_default())?;
         Ok(Arc::new(NewRaw::new(id, open, temp)))
     }
@@ -266,7 +269,11 @@ impl RawStore {
     /// Writes bytes that have been hashed.
     pub(super) fn write_hashed(&self, bytes: &[u8], id: BlobId, shape: RawShape) -> Result<NewRaw> {
         let temp = self.temp();
-        let written = create(&temp).and_then(|file| file.write_all_at(bytes, 0).map(|()| file));
+        let written = create(&temp).and_then(|file| {
+            sparse::write(&file, bytes, 0)?;
+            file.set_len(bytes.len() as u64)?;
+            Ok(file)
+        });
         let file = written.map_err(|e| {
             let _ = std::fs::remove_file(&temp);
             Error::io(format_args!("write {}", temp.display()), e)
@@ -328,6 +335,7 @@ impl RawStore {
         &self,
         temp: &Path,
         reader: &mut dyn Read,
+        watch: Watch<'_>,
         admit: &dyn Fn(u64) -> Result<()>,
     ) -> Result<(BlobId, OpenRaw)> {
         let action = || format!("write {}", temp.display());
@@ -341,12 +349,18 @@ impl RawStore {
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(e) => return Err(Error::io("read the content of a blob", e)),
             };
-            admit(n as u64)?;
+            watch(n as u64)?;
             let offset = hasher.len;
-            file.write_all_at(&buffer[..n], offset).map_err(|e| Error::io(action(), e))?;
+            for run in sparse::runs(&buffer[..n], offset) {
+                admit(run.len() as u64)?;
+                let at = offset + run.start as u64;
+                file.write_all_at(&buffer[run], at).map_err(|e| Error::io(action(), e))?;
+            }
             hasher.update(&buffer[..n]);
         }
         let (id, shape) = hasher.finish();
+        // It may end with zeros.
+        file.set_len(shape.len).map_err(|e| Error::io(action(), e))?;
         Ok((id, OpenRaw::new(file, Arc::new(shape))))
     }
 

@@ -539,6 +539,37 @@ fn known_blobs_are_named_again_without_being_written() {
 }
 
 #[test]
+fn zeros_of_large_blobs_take_no_disk() {
+    use std::os::unix::fs::MetadataExt as _;
+    let bench = Bench::new();
+    let mut bytes = vec![0; 8 << 20];
+    bytes[5 << 20] = 1;
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(bytes.len() as u64).unwrap();
+    file.write_all_at(&[1], 5 << 20).unwrap();
+    let mut all_zeros = bytes.clone();
+    all_zeros[5 << 20] = 0;
+    let ids = [
+        bench.store.put_file(&file, bytes.len() as u64).unwrap(),
+        bench.store.put(&all_zeros).unwrap(),
+        bench.store.put_reader(&mut &[&bytes[..], &all_zeros[..]].concat()[..]).unwrap().0,
+    ];
+    bench.journal.sync().unwrap();
+    let bench = bench.crash(3);
+    let wholes = [bytes.clone(), all_zeros.clone(), [bytes, all_zeros].concat()];
+    for (id, whole) in ids.iter().zip(wholes) {
+        let stat = std::fs::metadata(bench.store.core.raw.path(id)).unwrap();
+        assert_eq!(stat.size(), whole.len() as u64);
+        assert!(
+            stat.blocks() * 512 <= 256 << 10,
+            "{} bytes of disk for one that is not zero",
+            stat.blocks() * 512
+        );
+        assert!(bench.read(id).unwrap() == whole);
+    }
+}
+
+#[test]
 fn many_large_files_are_published_together() {
     let bench = Bench::new();
     let blobs: Vec<_> = (0..40).map(|i| noise(i, 262_144 + i as usize * 100)).collect();
