@@ -12,6 +12,7 @@
 //! | 8 | a quota or limit is reached, or the disk is full |
 //! | 130, 143 | interrupted, ended by SIGTERM |
 
+use crate::hints;
 use crate::output::{Style, json_text, shown};
 use afs_client::Problem;
 use afs_types::{Error, Kind, Reason};
@@ -23,7 +24,6 @@ pub(crate) const TERMINATED: u8 = 143;
 pub(crate) fn exit_code(reason: Reason) -> u8 {
     match (reason, reason.kind()) {
         (Reason::QueueFull, _) => 6,
-        (Reason::Unsupported, _) => 1,
         (_, Kind::Invalid) => 2,
         (_, Kind::NotFound) => 3,
         (_, Kind::Conflict) => 4,
@@ -37,7 +37,10 @@ pub(crate) fn exit_code(reason: Reason) -> u8 {
 /// What happened, why, and what to do; or the problem object.
 pub(crate) fn describe(error: &Error, json: bool, style: &Style) -> String {
     if json {
-        let problem = Problem::from(error);
+        let mut problem = Problem::from(error);
+        for step in &mut problem.next_steps {
+            *step = hints::in_flags(step);
+        }
         // A struct of texts and numbers always has a JSON form.
         return json_text(&problem).unwrap_or_else(|e| format!("{{\"detail\":\"{e}\"}}"));
     }
@@ -53,7 +56,7 @@ pub(crate) fn describe(error: &Error, json: bool, style: &Style) -> String {
     } else if !error.message().contains(error.reason.as_str()) {
         text += &format!(" ({})", error.reason.as_str());
     }
-    format!("{text}\n{} {}", style.bold("next:"), indented(error.next_step()))
+    format!("{text}\n{} {}", style.bold("next:"), indented(&hints::in_flags(error.next_step())))
 }
 
 /// A message of a server, or with names of a session in it: no line of it looks like one of ours.
@@ -79,6 +82,7 @@ mod tests {
     fn exit_codes_are_stable() {
         for (reason, code) in [
             (Reason::InvalidId, 2),
+            (Reason::Unsupported, 2),
             (Reason::SessionNotFound, 3),
             (Reason::NoAttribute, 3),
             (Reason::EtagMismatch, 4),

@@ -132,11 +132,12 @@ async fn delete_failed(cx: &Context, source_id: String) -> Result<bool> {
     Ok(true)
 }
 
-/// The same error without the source, which is gone, and the advice to refresh it.
+/// The same error without the source, which is gone, and without the advice to refresh it.
 fn without_source(error: &Error) -> Error {
     let next = match error.reason {
         Reason::InvalidArgument => "correct it and run the command again",
-        reason => reason.next_step(),
+        reason if error.next_step().contains("aether source") => reason.next_step(),
+        _ => error.next_step().trim_end_matches("; then refresh the source"),
     };
     Error::new(error.reason, error.message()).next(next)
 }

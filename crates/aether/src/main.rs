@@ -9,6 +9,7 @@ mod commands;
 mod config;
 mod context;
 mod failure;
+mod hints;
 mod imports;
 mod mount;
 mod output;

@@ -6,12 +6,16 @@
 //! its lines and tabs, and goes into a pipe as it is ([`Output::content`]), so that `aether diff | git apply` works. JSON is exact, with such
 //! characters as `\u` escapes; `--null` and `fs cat` give the bytes.
 
-use afs_types::{is_hidden, show, unescape};
+use crate::failure::{describe, exit_code};
+use afs_types::{Error, is_hidden, show, unescape};
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde::Serialize;
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::AsyncWrite;
 
 /// Colours, or none.
 #[derive(Clone, Copy, Debug)]
@@ -111,11 +115,25 @@ impl Output {
     /// Bytes of a file, or a finished line.
     pub(crate) fn bytes(&self, bytes: &[u8]) {
         let mut stdout = io::stdout().lock();
-        if let Err(error) = stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-            // `aether ... | head` has seen enough: nothing more can be said on that pipe.
-            let code = if error.kind() == io::ErrorKind::BrokenPipe { 0 } else { 1 };
-            std::process::exit(code);
+        let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
+        drop(stdout);
+        written.unwrap_or_else(|error| self.cannot_write(error));
+    }
+
+    /// Stdout for content of any size.
+    pub(crate) fn stream(&self) -> Stream {
+        Stream { out: *self, stdout: tokio::io::stdout() }
+    }
+
+    /// The end of the program, for every command: `aether ... | head` has seen enough, and nothing more can be said on that pipe. Anything else
+    /// that is wrong with stdout is an error like others.
+    fn cannot_write(self, error: io::Error) -> ! {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            std::process::exit(0);
         }
+        let error = Error::io("write to stdout", error).next("see where the output goes");
+        self.complain(&describe(&error, self.json, &self.talk_style));
+        std::process::exit(i32::from(exit_code(error.reason)))
     }
 
     /// Something for people, unless they asked for quiet.
@@ -129,6 +147,38 @@ impl Output {
     pub(crate) fn complain(&self, text: &str) {
         // Nobody is left to tell when stderr is closed.
         let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+}
+
+/// Stdout as [`Output::bytes`] has it: writing to it never fails, since a failure ends the program.
+pub(crate) struct Stream {
+    out: Output,
+    stdout: tokio::io::Stdout,
+}
+
+impl Stream {
+    fn checked<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match polled {
+            Poll::Ready(Err(error)) => self.out.cannot_write(error),
+            other => other,
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stdout).poll_write(cx, bytes);
+        self.checked(polled)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stdout).poll_flush(cx);
+        self.checked(polled)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stdout).poll_shutdown(cx);
+        self.checked(polled)
     }
 }
 

@@ -65,6 +65,15 @@ pub(crate) fn commit_id(text: &str) -> Result<CommitId, String> {
     CommitId::parse(text).map_err(|e| e.to_string())
 }
 
+/// A branch to push to. The empty text is the API's for the default, which nobody means who names a branch: a script with an empty variable
+/// would push where it does not look.
+pub(crate) fn branch(text: &str) -> Result<String, String> {
+    match text.is_empty() {
+        false => Ok(text.to_owned()),
+        true => Err("want the name of a branch; for the default leave --branch out".into()),
+    }
+}
+
 /// `key=value`.
 pub(crate) fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {

@@ -6,7 +6,7 @@
 //! ends the server, or change what commits stand on. Deliberately absent: references, which `git clone --shared` has brought.
 
 use crate::Progress;
-use crate::child::{Call, Git, cancelled};
+use crate::child::{Call, Done, Git, cancelled};
 use crate::object::{finish_sha1, hash_file};
 use afs_types::{Error, Name, Reason, Result};
 use std::ffi::OsString;
@@ -41,7 +41,10 @@ pub(crate) fn take_objects(
     let borrowed = dirs.iter().any(|d| d.join("info/alternates").exists());
     if borrowed {
         // The source itself borrows: let git copy what is reachable.
-        git.must(call(), ["-c", "pack.compression=1", "repack", "-a", "-d", "-q"], progress)?;
+        let done = git.run(call(), ["-c", "pack.compression=1", "repack", "-a", "-d", "-q"], progress)?;
+        if !done.status.success() {
+            return Err(broken(&done));
+        }
     } else {
         let pack_dir = mirror.join("objects/pack");
         fs::create_dir_all(&pack_dir).map_err(step)?;
@@ -171,10 +174,18 @@ fn pack_list(
     let done = git.run(call, args.into_iter().chain([base.into_os_string()]), progress)?;
     match done.status.success() {
         true => Ok(()),
-        false => {
-            Err(Error::new(Reason::SourceUnavailable, format!("the source is damaged: {}", done.messages))
-                .next("check the source with `git fsck`"))
+        false => Err(broken(&done)),
+    }
+}
+
+/// Git cannot put the source's objects together.
+fn broken(done: &Done) -> Error {
+    let error = done.error(Reason::SourceUnavailable, "the source is damaged");
+    match error.reason {
+        Reason::SourceUnavailable => {
+            error.next("check the source, and what it borrows objects from, with `git fsck`")
         }
+        _ => error,
     }
 }
 

@@ -74,7 +74,7 @@ pub struct CommitWritten {
     pub oid: String,
     /// Tree id, hexadecimal.
     pub tree_oid: String,
-    /// Files, links and submodules that differ from the base commit: 0 means that nothing changed.
+    /// Files, links and submodules that differ from the first parent (the base commit if there is none): 0 means that nothing changed.
     pub files_changed: u64,
 }
 
@@ -105,9 +105,8 @@ pub fn write_commit(
     let base = reader.commit(&known_commit(&packs, "base_commit", base_commit)?)?;
     let parents: Vec<Oid> =
         parents.iter().map(|p| known_commit(&packs, "parents", p)).collect::<Result<_>>()?;
-    for parent in &parents {
-        reader.commit(parent)?;
-    }
+    let stands_on: Vec<Oid> =
+        parents.iter().map(|parent| reader.commit(parent).map(|c| c.tree)).collect::<Result<_>>()?;
     let pack = PackWriter::new(&commits.join("objects/pack"))?;
     let mut writer = Writer { packs: &packs, reader, pack, changed: 0 };
     let plan = writer.plan(edits)?;
@@ -116,9 +115,42 @@ pub fn write_commit(
         None => writer.object(Kind::Tree, b"")?,
     };
     let oid = writer.object(Kind::Commit, &encode_commit(&tree, &parents, &meta)?)?;
-    writer.pack.finish()?;
+    let Writer { pack, changed, .. } = writer;
+    pack.finish()?;
+    let files_changed = match stands_on.first() {
+        Some(before) if *before != base.tree => changes_between(mirror, *before, tree)?,
+        _ => changed,
+    };
     consolidate(mirror, &commits)?;
-    Ok(CommitWritten { oid: hex(&oid), tree_oid: hex(&tree), files_changed: writer.changed })
+    Ok(CommitWritten { oid: hex(&oid), tree_oid: hex(&tree), files_changed })
+}
+
+/// Paths of files, links and submodules at which two trees differ, as [`Writer`] counts them for one tree and its edits. Reads only the
+/// directories that differ.
+fn changes_between(mirror: &Path, before: Oid, after: Oid) -> Result<u64> {
+    // Anew: what was just written is in a pack of its own.
+    let packs = Packs::open(&object_dirs(mirror))?;
+    let mut reader = packs.reader();
+    let (mut count, mut todo) = (0, vec![(Some(before), Some(after))]);
+    while let Some(dirs) = todo.pop() {
+        let mut names: BTreeMap<Vec<u8>, [Option<(Mode, Oid)>; 2]> = BTreeMap::new();
+        for (side, dir) in [dirs.0, dirs.1].into_iter().enumerate() {
+            let Some(oid) = dir else { continue };
+            for entry in parse_tree(reader.expect(&oid, Kind::Tree)?, &Vec::<u8>::new)? {
+                names.entry(entry.name.to_vec()).or_default()[side] = Some((entry.mode, entry.oid));
+            }
+        }
+        for [old, new] in names.into_values().filter(|[old, new]| old != new) {
+            let leaf = |entry: Option<(Mode, Oid)>| entry.filter(|(mode, _)| !mode.is_tree());
+            let dir =
+                |entry: Option<(Mode, Oid)>| entry.filter(|(mode, _)| mode.is_tree()).map(|(_, oid)| oid);
+            count += u64::from(leaf(old) != leaf(new));
+            if dir(old) != dir(new) {
+                todo.push((dir(old), dir(new)));
+            }
+        }
+    }
+    Ok(count)
 }
 
 /// Puts the packs of many commits together, unless somebody does. A failure is not the commit's, which is written.

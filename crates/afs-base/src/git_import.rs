@@ -79,8 +79,12 @@ impl Job<'_> {
         builder: BaseBuilder,
     ) -> Result<Imported> {
         let source = Source::new(url, dirs, self.progress)?;
+        self.run_at(&source, reference, builder).map_err(|error| source.explain(error))
+    }
+
+    fn run_at(&self, source: &Source<'_>, reference: Option<&str>, builder: BaseBuilder) -> Result<Imported> {
         let (mirror, head) = source.prepare(reference, self.rng)?;
-        let scratch = Scratch::new(&dirs.temp, self.rng)?;
+        let scratch = Scratch::new(&source.dirs.temp, self.rng)?;
         let packs = Packs::open(&[mirror.now().join("objects")])?;
         let target = Target::new(self.blobs);
         let commit = packs.reader().commit(&head.oid)?;

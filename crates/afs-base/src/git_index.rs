@@ -2,7 +2,7 @@
 //! mount shows.
 //!
 //! Guarantees: `git status` in an untouched session reads no file and no tree; the bytes depend on the tree, the inode
-//! numbers, [`Stat`] and the mark of the table alone. Deliberately absent: reading an index.
+//! numbers, [`Stat`] and the mark of the table alone. Deliberately absent: reading an index ([`crate::index_reader`] does).
 
 use crate::git_cache;
 use crate::git_import::{Contents, Node, Tree};

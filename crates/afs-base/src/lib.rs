@@ -15,6 +15,7 @@ mod git_dir;
 mod git_import;
 mod git_index;
 mod hostile;
+mod index_reader;
 mod local;
 mod local_read;
 mod mirror;
@@ -30,11 +31,12 @@ mod url;
 
 pub use afs_core::base::Totals;
 pub use commit::{CommitMeta, CommitWritten, EditContent, EditEntry, TreeEdit, write_commit};
+pub use index_reader::{IndexFault, IndexReader};
 pub use mirror::is_reference;
-pub use object::Oid;
+pub use object::{Oid, parse_hex};
 pub use push::{Pushed, push};
 pub use tracked::Tracked;
-pub use url::without_password;
+pub use url::{check_address, without_password};
 
 use afs_core::base::{BaseBuilder, BaseTable, NewEntry, NodeKind};
 use afs_store::BlobStore;
@@ -236,7 +238,7 @@ fn identity(oid: &str, branch: Option<&str>, mirror: &str) -> String {
 
 /// The mirror of the source that an answer of [`resolve`] is about, also when nobody knows its URL any more.
 pub fn mirror_of_identity(identity: &str, dirs: &ImportDirs) -> Option<PathBuf> {
-    let key = identity.rsplit(' ').next().filter(|k| object::parse_hex(k.as_bytes()).is_some())?;
+    let key = identity.rsplit(' ').next().filter(|k| parse_hex(k.as_bytes()).is_some())?;
     Some(mirror::path_named(dirs, key))
 }
 

@@ -16,6 +16,7 @@ use crate::url::Remote;
 use crate::{ImportDirs, Progress, clone_local};
 use afs_types::{Error, Reason, Result, Rng, limits};
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -128,16 +129,17 @@ impl<'a> Source<'a> {
         if let Some(oid) = parse_hex(name.as_bytes()) {
             return Ok(Some(Head { oid, branch: None }));
         }
-        match self.advertised(name)?.resolve(name) {
+        match self.advertised(Refs::patterns(name))?.resolve(name) {
             Some(head) => Ok(Some(head)),
             None => self.rev_parse(name),
         }
     }
 
-    fn advertised(&self, name: &str) -> Result<Refs> {
+    /// What the source has now of the references that these patterns of `ls-remote` find.
+    pub(crate) fn advertised(&self, patterns: impl Iterator<Item = String>) -> Result<Refs> {
         let mut args: Vec<OsString> = ["ls-remote", "--symref", "--"].map(Into::into).into();
         args.push(self.remote.target.clone());
-        args.extend(Refs::patterns(name).map(Into::into));
+        args.extend(patterns.map(Into::into));
         let call = Call { timeout: Some(LOOK_TIMEOUT), ..self.call(None, None) };
         let done = self.git.run(call, &args, self.progress)?;
         if !done.status.success() {
@@ -148,10 +150,12 @@ impl<'a> Source<'a> {
             false => Ok(refs),
             true => {
                 let text = format!(
-                    "{}: a repository with SHA-256 object names, which are not supported yet: convert it to SHA-1 object names, or import its work tree as a directory (--local DIR)",
+                    "{}: a repository with SHA-256 object names, which are not supported yet",
                     self.remote.shown()
                 );
-                Err(Error::new(Reason::Unsupported, text))
+                Err(Error::new(Reason::Unsupported, text).next(
+                    "convert it to SHA-1 object names, or import its work tree as a directory (--local DIR)",
+                ))
             }
         }
     }
@@ -179,6 +183,52 @@ impl<'a> Source<'a> {
         let done = self.git.run(self.call(None, None), args, self.progress)?;
         let oid = parse_hex(done.stdout.trim_ascii());
         Ok(oid.filter(|_| done.status.success()).map(|oid| Head { oid, branch: None }))
+    }
+
+    /// An error about an object that the source lacks says more where the source has never had it: a partial clone is whole for its owner, whose git
+    /// fetches what it needs when it needs it, which a git that reads somebody else's repository must not do. All other errors stay as they are.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        let object = error.metadata().iter().find(|(key, _)| *key == packs::MISSING);
+        let object = object.map(|(_, oid)| format!(" ({oid} is one)")).unwrap_or_default();
+        // The words of a git that served us and was not allowed to fetch.
+        let is_said = error.message().contains("promisor remote");
+        let local = self.remote.local.as_deref().filter(|path| path.is_dir());
+        if !is_said && (object.is_empty() || !local.is_some_and(|path| self.is_partial(path))) {
+            return error;
+        }
+        let shown = self.remote.shown();
+        let text = format!(
+            "{shown} is a partial clone: objects that are needed{object} are only at the repository that it was cloned from"
+        );
+        let step = match local {
+            Some(path) => format!("`git -C {} fetch --refetch --no-filter`", path.display()),
+            None => "`git fetch --refetch --no-filter` there".to_owned(),
+        };
+        Error::new(Reason::WrongState, text)
+            .with("url", shown)
+            .next(format!("fetch all objects with {step}, or import the repository that it was cloned from"))
+            .caused_by(error)
+    }
+
+    /// Whether a repository on this machine counts on another one for objects that it lacks: its settings say so, or marks that git leaves
+    /// beside packs which came from such a one.
+    fn is_partial(&self, dir: &Path) -> bool {
+        let ask = |args: &[&str]| {
+            let args = ["-C".as_ref(), dir.as_os_str()].into_iter().chain(args.iter().map(OsStr::new));
+            let done = self.git.run(self.call(None, None), args, self.progress).ok()?;
+            done.status.success().then_some(done.stdout)
+        };
+        let settings = ask(&["config", "--get-regexp", r"^(extensions\.partialclone|remote\..*\.promisor)$"]);
+        if settings.is_some_and(|lines| {
+            lines.split(|b| *b == b'\n').any(|l| !l.is_empty() && !l.ends_with(b" false"))
+        }) {
+            return true;
+        }
+        let packs = ask(&["rev-parse", "--path-format=absolute", "--git-path", "objects/pack"]);
+        let entries = packs.and_then(|path| std::fs::read_dir(OsStr::from_bytes(path.trim_ascii_end())).ok());
+        entries.is_some_and(|entries| {
+            entries.flatten().any(|entry| entry.path().extension().is_some_and(|e| e == "promisor"))
+        })
     }
 
     fn no_such_ref(&self, name: &str) -> Error {

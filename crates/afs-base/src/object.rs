@@ -151,7 +151,7 @@ pub(crate) fn parse_commit(bytes: &[u8]) -> Result<Commit> {
 }
 
 /// 40 hexadecimal digits.
-pub(crate) fn parse_hex(text: &[u8]) -> Option<Oid> {
+pub fn parse_hex(text: &[u8]) -> Option<Oid> {
     let digit = |b: u8| (b as char).to_digit(16).map(|d| d as u8);
     let mut oid = [0; 20];
     if text.len() != 40 {

@@ -422,10 +422,14 @@ fn room(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
     &mut buffer[..len]
 }
 
+/// Metadata of an error about an object that is not there: its name.
+pub(crate) const MISSING: &str = "missing_object";
+
 /// An object that should be there is not.
 pub(crate) fn missing(oid: &Oid) -> Error {
-    Error::new(Reason::SourceUnavailable, format!("the source lacks object {}", hex(oid)))
-        .next("check the source with `git fsck`; a partial clone cannot be imported")
+    Error::new(Reason::SourceUnavailable, format!("the source is damaged: it lacks object {}", hex(oid)))
+        .with(MISSING, hex(oid))
+        .next("check the source with `git fsck`, and repair it, for instance with a new clone")
 }
 
 /// An object is not the one that its name says.

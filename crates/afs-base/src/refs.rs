@@ -6,7 +6,7 @@
 use crate::Progress;
 use crate::child::{Call, Git};
 use crate::object::{Oid, parse_hex};
-use afs_types::{Error, Result};
+use afs_types::{Error, Reason, Result, limits};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -133,11 +133,37 @@ fn branch_of(full: &[u8]) -> Option<String> {
     name.filter(|name| is_branch_name(name))
 }
 
+/// The name of a branch to push, without `refs/heads/`, which may be before it. What is below `refs/` otherwise is no branch, and as a
+/// branch's name it would hide what everybody means by it.
+pub(crate) fn branch_to_push(given: &str) -> Result<&str> {
+    let name = given.strip_prefix("refs/heads/").unwrap_or(given);
+    let too_long = |what: &str, limit: usize| {
+        Error::new(Reason::NameTooLong, format!("branch: {what} has more than {limit} bytes"))
+            .with("field", "branch")
+            .with("limit", limit.to_string())
+            .next("use a shorter name for the branch")
+    };
+    if name.len() > limits::MAX_BRANCH_BYTES {
+        return Err(too_long("the name", limits::MAX_BRANCH_BYTES));
+    }
+    if name.split('/').any(|part| part.len() > limits::MAX_BRANCH_PART_BYTES) {
+        return Err(too_long("a part of the name", limits::MAX_BRANCH_PART_BYTES));
+    }
+    if name.starts_with("refs/") {
+        return Err(Error::invalid("branch", format_args!("the name of a branch; {given} is none"))
+            .next("name a branch, with or without refs/heads/ before it"));
+    }
+    match is_branch_name(name) {
+        true => Ok(name),
+        false => Err(Error::invalid("branch", "a branch name as `git check-ref-format --branch` takes it")),
+    }
+}
+
 /// Git's rules for names of references (`git check-ref-format`), and no leading dash.
 pub(crate) fn is_branch_name(name: &str) -> bool {
     let bad = |c: char| c.is_ascii_control() || matches!(c, ' ' | '~' | '^' | ':' | '?' | '*' | '[' | '\\');
     let part = |p: &str| !p.is_empty() && !p.starts_with('.') && !p.ends_with(".lock");
-    name.len() <= 1024
+    name.len() <= limits::MAX_BRANCH_BYTES
         && !name.starts_with('-')
         && name != "@"
         // A name that would hide what everybody means by it.
@@ -165,6 +191,36 @@ mod tests {
         assert_eq!(refs.resolve("v1"), Some(Head { oid: oid(&b), branch: Some("v1".into()) }));
         assert_eq!(refs.resolve("refs/tags/v1"), Some(Head { oid: oid(&c), branch: None }));
         assert_eq!(refs.resolve("v2"), None);
+    }
+
+    #[test]
+    fn what_is_pushed_to_is_a_branch_of_a_length_that_git_can_keep() {
+        for (given, name) in
+            [("a/b", "a/b"), ("refs/heads/a/b", "a/b"), ("heads/a", "heads/a"), ("refs", "refs")]
+        {
+            assert_eq!(branch_to_push(given).unwrap(), name);
+        }
+        let refused = |given: &str| {
+            let error = branch_to_push(given).unwrap_err();
+            assert!(error.metadata().contains(&("field", "branch".to_owned())), "{given}: {error:?}");
+            (
+                error.reason,
+                error.metadata().iter().find(|(key, _)| *key == "limit").map(|(_, value)| value.clone()),
+            )
+        };
+        for bad in
+            ["", "refs/heads/", "refs/tags/v9", "refs/heads/refs/heads/a", "refs/heads/../x", "-x", "HEAD"]
+        {
+            assert_eq!(refused(bad), (Reason::InvalidArgument, None), "{bad:?}");
+        }
+        let part = "é".repeat(125);
+        assert_eq!(branch_to_push(&format!("a/{part}/b")).unwrap().len(), 254);
+        let longer = (Reason::NameTooLong, Some("250".to_owned()));
+        assert_eq!(refused(&format!("a/{part}x")), longer);
+        assert_eq!(refused(&format!("refs/heads/{part}x")), longer);
+        let long = ["a"; 513].join("/");
+        assert_eq!(branch_to_push(&long[..1023]).unwrap().len(), 1023);
+        assert_eq!(refused(&long), (Reason::NameTooLong, Some("1024".to_owned())));
     }
 
     #[test]

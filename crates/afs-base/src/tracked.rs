@@ -45,6 +45,16 @@ impl Tracked {
         Ok(self.leaf(path)?.filter(|(mode, _)| mode.is_blob()).map(|(_, oid)| oid))
     }
 
+    /// The commit of the submodule at this path.
+    pub fn gitlink_at(&mut self, path: &[&[u8]]) -> Result<Option<Oid>> {
+        Ok(self.leaf(path)?.filter(|(mode, _)| *mode == Mode::Gitlink).map(|(_, oid)| oid))
+    }
+
+    /// Whether something lies below this path: git has no empty directories.
+    pub fn holds_below(&mut self, path: &[&[u8]]) -> Result<bool> {
+        Ok(self.at(path)?.is_some_and(|(mode, _)| mode.is_tree()))
+    }
+
     /// What somebody sees in a blob; none if it is larger than 64 MiB.
     pub fn with_blob<T>(&self, oid: &Oid, see: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
         let place = self.packs.find(oid).ok_or_else(|| {
@@ -57,6 +67,11 @@ impl Tracked {
     }
 
     fn leaf(&mut self, path: &[&[u8]]) -> Result<Option<(Mode, Oid)>> {
+        Ok(self.at(path)?.filter(|(mode, _)| !mode.is_tree()))
+    }
+
+    /// What is at this path.
+    fn at(&mut self, path: &[&[u8]]) -> Result<Option<(Mode, Oid)>> {
         let Some((name, above)) = path.split_last() else { return Ok(None) };
         let mut at = Vec::new();
         for part in above {
@@ -73,8 +88,7 @@ impl Tracked {
                 self.dirs.insert(at.clone(), dir);
             }
         }
-        let entry = self.dirs.get(&at).and_then(Option::as_ref).and_then(|dir| dir.get(*name));
-        Ok(entry.copied().filter(|(mode, _)| !mode.is_tree()))
+        Ok(self.dirs.get(&at).and_then(Option::as_ref).and_then(|dir| dir.get(*name)).copied())
     }
 
     /// Visits every file, link and submodule of another commit's tree that is not the same at the same path in this one.

@@ -2,7 +2,8 @@
 //!
 //! Guarantees: a [`Remote`] never starts with `-`, never names a helper program (`ext::`), holds no control
 //! characters, and its password is neither in an argument of a child process nor in a message. Only HTTP has passwords:
-//! elsewhere one is refused, for `git` would take it as an argument, and nobody would ask for it.
+//! elsewhere one is refused, for `git` would take it as an argument, and nobody would ask for it. Whether an address has a form that is
+//! taken is known without a look at a disk or network ([`check_address`]).
 //! Deliberately absent: which hosts may be reached; that is the operator's network policy.
 
 use afs_types::{Error, Name, Reason, Result};
@@ -34,10 +35,21 @@ pub(crate) struct Credentials {
 
 const SCHEMES: &[&str] = &["https", "http", "ssh", "git", "file", "git+ssh", "ssh+git"];
 
-impl Remote {
-    /// Checks `url`: a path of this machine, `host:path`, or a URL.
-    pub(crate) fn parse(url: &str) -> Result<Self> {
-        let bad = |want: &str| Error::invalid("url", want).with("url", without_password(url));
+/// What an address says, before anybody has looked whether it is there.
+enum Form {
+    /// A path of this machine.
+    Path(PathBuf),
+    Remote(Remote),
+}
+
+/// Refuses what is no address for git, whatever is there: nothing is looked up, here or elsewhere. `field` is named.
+pub fn check_address(field: &'static str, address: &str) -> Result<()> {
+    Form::of(field, address).map(drop)
+}
+
+impl Form {
+    fn of(field: &'static str, url: &str) -> Result<Self> {
+        let bad = |want: &str| Error::invalid(field, want).with("url", without_password(url));
         if url.is_empty() || url.len() > 4096 {
             return Err(bad("a path or URL of 1 to 4096 bytes"));
         }
@@ -53,7 +65,7 @@ impl Remote {
             }
             let scheme = scheme.to_ascii_lowercase();
             check_authority(&scheme, rest.split('/').next().unwrap_or("")).map_err(bad)?;
-            return Self::from_url(url, &scheme, rest);
+            return Self::of_url(url, &scheme, rest).map_err(bad);
         }
         if is_helper(url) {
             return Err(bad("no transport helper such as ext::"));
@@ -66,9 +78,46 @@ impl Remote {
                 if without_password(url) != url {
                     return Err(bad("user@host:path without a password: ssh takes keys"));
                 }
-                Ok(Self { target: url.into(), local: None, credentials: None, key: key_of(OsStr::new(url)) })
+                Ok(Self::of_target(url.into(), None, url))
             }
-            _ => Self::from_path(Path::new(url)),
+            _ => Ok(Self::Path(url.into())),
+        }
+    }
+
+    fn of_target(target: OsString, credentials: Option<Credentials>, url: &str) -> Self {
+        Self::Remote(Remote { target, local: None, credentials, key: key_of(OsStr::new(url)) })
+    }
+
+    fn of_url(url: &str, scheme: &str, rest: &str) -> Result<Self, &'static str> {
+        if scheme == "file" {
+            let path = rest.strip_prefix("localhost").unwrap_or(rest);
+            if !path.starts_with('/') {
+                return Err("file:/// and an absolute path");
+            }
+            return Ok(Self::Path(percent_decode(path)?.into()));
+        }
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        match authority.rsplit_once('@') {
+            Some((userinfo, host)) if scheme.starts_with("http") => {
+                let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
+                let credentials = Credentials {
+                    origin: format!("{scheme}://{host}"),
+                    user: percent_decode(user)?,
+                    password: percent_decode(password)?,
+                };
+                Ok(Self::of_target(format!("{scheme}://{host}{path}").into(), Some(credentials), url))
+            }
+            _ => Ok(Self::of_target(url.into(), None, url)),
+        }
+    }
+}
+
+impl Remote {
+    /// Checks `url`: a path of this machine, `host:path`, or a URL.
+    pub(crate) fn parse(url: &str) -> Result<Self> {
+        match Form::of("url", url)? {
+            Form::Path(path) => Self::from_path(&path),
+            Form::Remote(remote) => Ok(remote),
         }
     }
 
@@ -85,32 +134,6 @@ impl Remote {
         };
         let key = key_of(real.as_os_str());
         Ok(Self { target: real.clone().into(), local: Some(real), credentials: None, key })
-    }
-
-    fn from_url(url: &str, scheme: &str, rest: &str) -> Result<Self> {
-        if scheme == "file" {
-            let path = rest.strip_prefix("localhost").unwrap_or(rest);
-            if !path.starts_with('/') {
-                return Err(Error::invalid("url", "file:/// and an absolute path"));
-            }
-            let decoded = percent_decode(path)?;
-            return Self::from_path(Path::new(&decoded));
-        }
-        let key = key_of(OsStr::new(url));
-        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        match authority.rsplit_once('@') {
-            Some((userinfo, host)) if scheme.starts_with("http") => {
-                let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
-                let credentials = Credentials {
-                    origin: format!("{scheme}://{host}"),
-                    user: percent_decode(user)?,
-                    password: percent_decode(password)?,
-                };
-                let target = format!("{scheme}://{host}{path}").into();
-                Ok(Self { target, local: None, credentials: Some(credentials), key })
-            }
-            _ => Ok(Self { target: url.into(), local: None, credentials: None, key }),
-        }
     }
 
     /// For people and for a session's own `.git/config`: no HTTP credentials, no SSH password.
@@ -172,7 +195,7 @@ pub(crate) fn path_bytes(path: &Path) -> &[u8] {
     os_bytes(path.as_os_str())
 }
 
-fn percent_decode(text: &str) -> Result<String> {
+fn percent_decode(text: &str) -> Result<String, &'static str> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&b, tail)) = rest.split_first() {
@@ -190,7 +213,7 @@ fn percent_decode(text: &str) -> Result<String> {
     }
     match String::from_utf8(out) {
         Ok(text) if !text.chars().any(char::is_control) => Ok(text),
-        _ => Err(Error::invalid("url", "UTF-8 without control characters after %-decoding")),
+        _ => Err("UTF-8 without control characters after %-decoding"),
     }
 }
 
@@ -291,6 +314,10 @@ mod tests {
         ] {
             let error = Remote::parse(bad).err().unwrap_or_else(|| panic!("{bad:?} was taken"));
             assert_eq!(error.reason, Reason::InvalidArgument, "{bad:?}");
+            let early = check_address("spec.git.url", bad).unwrap_err();
+            assert!(early.message().starts_with("spec.git.url: want "), "{early:?}");
+            assert_eq!(early.message().strip_prefix("spec.git."), Some(error.message()), "{bad:?}");
+            assert!(!format!("{early:?}{:?}", early.metadata()).contains("pw"), "{early:?}");
             assert!(!format!("{error:?}{:?}", error.metadata()).contains("pw"), "{error:?}");
         }
         for good in [
@@ -304,7 +331,9 @@ mod tests {
             "host:repo@v1",
         ] {
             assert!(Remote::parse(good).is_ok(), "{good:?}");
+            check_address("url", good).unwrap();
         }
+        check_address("url", "no/such/path").unwrap();
         assert_eq!(Remote::parse("no/such/path").err().unwrap().reason, Reason::SourceUnavailable);
     }
 

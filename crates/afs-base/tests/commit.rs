@@ -439,3 +439,106 @@ fn nothing_of_a_hostile_target_is_run() {
     assert_eq!(s.push(&one.oid, "main", None).unwrap_err().reason, Reason::PromoteConflict);
     assert!(!proof.exists(), "something of the target was run");
 }
+
+#[test]
+fn files_are_counted_against_the_commit_that_it_stands_on() {
+    let s = Setup::new();
+    // As a session does it: edits of its base, on its commit before.
+    let on = |parent: &str, edits: Vec<TreeEdit>| {
+        let edits = edits.into_iter().map(Ok);
+        write_commit(&s.mirror, &s.head, &[parent.to_owned()], edits, meta("m")).unwrap()
+    };
+    let new = |count: usize| (1..=count).map(|n| file(&format!("new{n}"), b"x", false)).collect::<Vec<_>>();
+    let mut parent = s.head.clone();
+    for count in 1..=3 {
+        let made = on(&parent, new(count));
+        assert_eq!(made.files_changed, 1, "{count}");
+        parent = made.oid;
+    }
+    let empty = on(&parent, new(3));
+    assert_eq!((empty.files_changed, empty.oid == parent), (0, false));
+    let differ = |made: &CommitWritten| {
+        let args = ["diff-tree", "-r", "--no-renames", "-z", "--name-only", &parent, &made.oid];
+        git(&s.commits(), &args).split('\0').filter(|name| !name.is_empty()).count() as u64
+    };
+    // What was a file is a directory, a directory is gone, and what was there is otherwise.
+    let mut edits =
+        vec![file("new1/a", b"x", false), file("new1/b/c", b"y", false), file("new2", b"x", true)];
+    edits.extend([file("new3", b"z", false), gone("src/m3"), file("README.md", b"other", false)]);
+    let much = on(&parent, edits);
+    assert!(much.files_changed > 6 && much.files_changed == differ(&much), "{much:?} {}", differ(&much));
+    let back = on(&parent, Vec::new());
+    assert_eq!((back.files_changed, differ(&back)), (3, 3), "the base's tree again");
+}
+
+fn fact(error: &afs_types::Error, key: &str) -> String {
+    error.metadata().iter().find(|(name, _)| *name == key).map(|(_, value)| value.clone()).unwrap_or_default()
+}
+
+#[test]
+fn a_name_that_another_branch_leaves_no_room_for_is_no_conflict() {
+    let s = Setup::new();
+    let one = s.commit(vec![file("x", b"1", false)]).unwrap();
+    for branch in ["zz", "d/e"] {
+        git(&s.repo.path, &["branch", branch]);
+    }
+    git(&s.repo.path, &["tag", "free"]);
+    for (branch, other) in [("zz/sub", "zz"), ("zz/sub/deep", "zz"), ("d", "d/e"), ("d/e/f", "d/e")] {
+        for expect in [None, Some("")] {
+            let error = s.push(&one.oid, branch, expect).unwrap_err();
+            assert_eq!(error.reason, Reason::AlreadyExists, "{branch} {error:?}");
+            assert_eq!(
+                (fact(&error, "field").as_str(), fact(&error, "branch_in_the_way").as_str()),
+                ("branch", other)
+            );
+            assert!(error.message().contains(other) && error.next_step().contains("name"), "{error:?}");
+        }
+    }
+    assert_eq!((s.repo.rev("zz"), s.repo.rev("d/e")), (s.head.clone(), s.head.clone()));
+    // Beside a tag there is room.
+    assert_eq!(s.push(&one.oid, "free/x", None).unwrap().old, None);
+}
+
+#[test]
+fn what_a_source_cannot_do_is_told_in_its_words_and_is_no_conflict() {
+    let s = Setup::new();
+    let one = s.commit(vec![file("x", b"1", false)]).unwrap();
+    // The locks of a git that was killed: one of a new branch, one of a branch that could go forward.
+    git(&s.repo.path, &["branch", "behind"]);
+    for branch in ["held", "behind"] {
+        fs::write(s.repo.path.join(format!(".git/refs/heads/{branch}.lock")), b"").unwrap();
+        let error = s.push(&one.oid, branch, None).unwrap_err();
+        assert_eq!(error.reason, Reason::SourceUnavailable, "{error:?}");
+        assert!(error.message().contains(&format!("{branch}.lock")), "{error:?}");
+        assert!(!error.message().contains("moved"), "{error:?}");
+    }
+}
+
+#[test]
+fn a_branch_may_be_named_in_full_and_is_refused_before_anything_is_sent() {
+    let s = Setup::new();
+    let one = s.commit(vec![file("x", b"1", false)]).unwrap();
+    let pushed = s.push(&one.oid, "refs/heads/full/name", None).unwrap();
+    assert_eq!((pushed.branch.as_str(), s.repo.rev("refs/heads/full/name")), ("full/name", one.oid.clone()));
+    let longest = "x".repeat(250);
+    assert_eq!(s.push(&one.oid, &longest, None).unwrap().branch, longest);
+    let refs = git(&s.repo.path, &["for-each-ref"]);
+    for branch in ["refs/tags/v9", "refs/heads/refs/heads/x", "refs/heads/", "refs/x"] {
+        let error = s.push(&one.oid, branch, None).unwrap_err();
+        assert_eq!(
+            (error.reason, fact(&error, "field").as_str()),
+            (Reason::InvalidArgument, "branch"),
+            "{error:?}"
+        );
+    }
+    // Nobody is asked: there is nobody.
+    let nowhere = "https://127.0.0.1:1/x.git";
+    for (branch, limit) in
+        [("x".repeat(251), "250"), (format!("a/{}", "x".repeat(300)), "250"), (["ab"; 342].join("/"), "1024")]
+    {
+        let error = push(&s.mirror, nowhere, &one.oid, &branch, None, &NoProgress).unwrap_err();
+        assert_eq!(error.reason, Reason::NameTooLong, "{error:?}");
+        assert_eq!((fact(&error, "field").as_str(), fact(&error, "limit").as_str()), ("branch", limit));
+    }
+    assert_eq!(git(&s.repo.path, &["for-each-ref"]), refs);
+}

@@ -156,13 +156,19 @@ fn other_object_names_and_missing_objects_are_said() {
     let spec = ImportSpec::Git { url: other.to_str().unwrap().into(), reference: None };
     let error = world.import(&spec).unwrap_err();
     assert_eq!(error.reason, Reason::Unsupported);
-    assert!(error.message().contains("not supported yet") && error.message().contains("--local"), "{error}");
+    let (said, next) = (error.message(), error.next_step());
+    assert!(
+        said.contains("not supported yet") && next.contains("SHA-1") && next.contains("--local"),
+        "{error}: {next}"
+    );
     let repo = Repo::rich(world.path("repo"));
     let blob = repo.rev("HEAD:README.md");
     fs::remove_file(repo.path.join(".git/objects").join(&blob[..2]).join(&blob[2..])).unwrap();
     let error = world.import_git(&repo, None).unwrap_err();
     assert_eq!(error.reason, Reason::SourceUnavailable, "{error:?}");
     assert!(error.message().contains(&blob), "{error:?}");
+    assert!(error.message().contains("damaged") && !error.message().contains("partial"), "{error:?}");
+    assert!(error.next_step().contains("git fsck"), "{}", error.next_step());
 }
 
 #[test]
@@ -368,4 +374,30 @@ fn a_base_has_one_name_before_and_after_its_import() {
     }
     assert_eq!(afs_base::mirror_of_identity("", &world.dirs), None);
     assert_eq!(afs_base::mirror_of_identity("x y ../../etc", &world.dirs), None);
+}
+
+#[test]
+fn a_partial_clone_is_said_to_be_one_and_what_its_error_says_helps() {
+    let world = World::new();
+    let repo = Repo::rich(world.path("repo"));
+    git(&repo.path, &["config", "uploadpack.allowFilter", "true"]);
+    let file = format!("file://{}", repo.url());
+    let partial = |name: &str| {
+        git(world.dir.path(), &["clone", "-q", "--filter=blob:none", "--no-checkout", &file, name]);
+        world.path(name)
+    };
+    let spec = |path: &Path| ImportSpec::Git { url: path.to_str().unwrap().into(), reference: None };
+    let path = partial("partial");
+    // Here only the marks beside the packs are left to say it.
+    let marked = partial("marked");
+    git(&marked, &["config", "--unset", "remote.origin.promisor"]);
+    assert!(!try_git(&marked, &["config", "--get-regexp", "promisor|partialclone$"]).status.success());
+    for path in [&path, &marked] {
+        let error = world.import(&spec(path)).unwrap_err();
+        assert_eq!(error.reason, Reason::WrongState, "{error:?}");
+        assert!(error.message().contains("is a partial clone"), "{error:?}");
+        assert!(error.next_step().contains("fetch --refetch --no-filter"), "{}", error.next_step());
+    }
+    git(&path, &["fetch", "-q", "--no-auto-maintenance", "--refetch", "--no-filter"]);
+    assert_eq!(world.import(&spec(&path)).unwrap().upstream, Some(repo.head()));
 }

@@ -20,10 +20,11 @@ mod losses;
 mod mount;
 mod ops;
 mod retry;
+mod way;
 
 pub use afs_proto::v1 as api;
 pub use afs_proto::{Problem, duration_ns, timestamp, timestamp_ns, to_duration};
 pub use client::{Client, Items, Options};
-pub use mount::{Change, Mount, MountEvents, MountOptions, MountStatus};
+pub use mount::{Change, Mount, MountEvents, MountOptions, MountSettle, MountStatus};
 pub use ops::{Applied, Directory, Since};
 pub use pbjson_types::{Duration as ApiDuration, FieldMask, Timestamp};

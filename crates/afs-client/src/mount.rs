@@ -9,6 +9,8 @@
 //! attaches anew and opens again what was open. The server is told the newest revision that was seen before, and answers whether
 //! a crash took it back (others may have used its number since): then the next [`Mount::fsync`] of every handle from before says so
 //! once (`losses`), and so does [`Mount::detach`]; and a change that had begun before is not made: what its caller knew is no more.
+//! If nothing was taken back, a change that was under way is sent to the new server with the word how it was sent before (`way`), and
+//! is made once over both.
 //!
 //! A mount is of one session, not of whatever has its id: a new attachment names the session by when it was made, and if that is gone
 //! the mount is over, so that nothing that is open here ever reaches the next session with the same id.
@@ -19,6 +21,7 @@ use crate::client::Client;
 use crate::losses::Losses;
 use crate::ops::{Ops, is_refused, is_repeatable, outcome_unknown};
 use crate::retry::Backoff;
+use crate::way::Way;
 use afs_types::{Error, Reason, Result};
 use api::bridge_service_client::BridgeServiceClient;
 use api::op::Op;
@@ -39,6 +42,11 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 const RETURN_PATIENCE: Duration = Duration::from_secs(5);
 /// Heartbeats per lease.
 const BEATS: u32 = 4;
+/// Heartbeats and acknowledgements that wait for the connection.
+const WAITING_BEATS: usize = 16;
+/// How long a thread waits at once for the kernel to take note, and the pause before the next try.
+const NOTE_PATIENCE: Duration = Duration::from_secs(1);
+const NOTE_PAUSE: Duration = Duration::from_millis(20);
 const DEFAULT_LEASE: Duration = Duration::from_secs(60);
 
 /// How to attach.
@@ -83,6 +91,8 @@ pub enum Change {
 
 /// Hears of changes by others; must not block.
 pub type MountEvents = Arc<dyn Fn(Change) + Send + Sync>;
+/// Waits until the kernel has heard of everything so far; false after as long as it was given. Blocks.
+pub type MountSettle = Arc<dyn Fn(Duration) -> bool + Send + Sync>;
 
 /// What `aether status` shows of a mount.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -111,6 +121,19 @@ pub(crate) struct Link {
     lease: Duration,
     /// How often a crash had taken something back when it was made, this time included.
     losses: u64,
+    /// The start of the server that it is of.
+    pub(crate) epoch: u32,
+    /// The server tells what became of changes that an earlier start of it did not answer.
+    pub(crate) knows_sent_before: bool,
+}
+
+#[cfg(test)]
+impl Link {
+    /// One that leads nowhere.
+    pub(crate) fn for_test(mount_id: &str, epoch: u32) -> Self {
+        let (mount_id, lease) = (mount_id.into(), DEFAULT_LEASE);
+        Self { mount_id, max_read: 4096, max_write: 4096, lease, losses: 0, epoch, knows_sent_before: true }
+    }
 }
 
 #[derive(Clone)]
@@ -125,7 +148,7 @@ pub struct Mount {
     client: Client,
     options: MountOptions,
     state: watch::Sender<State>,
-    events: OnceLock<MountEvents>,
+    events: OnceLock<(MountEvents, MountSettle)>,
     revision: AtomicU64,
     /// The start of the server in which it was seen; 0 before the first.
     epoch: AtomicU32,
@@ -187,8 +210,8 @@ impl Mount {
     }
 
     /// Who is to hear of changes by others. Set once, before anything is cached.
-    pub fn listen(&self, events: MountEvents) {
-        if self.events.set(events).is_err() {
+    pub fn listen(&self, events: MountEvents, settle: MountSettle) {
+        if self.events.set((events, settle)).is_err() {
             tracing::error!("a mount has one listener; the second one hears nothing");
         }
     }
@@ -403,11 +426,13 @@ impl Mount {
             max_write: answer.max_write_bytes.max(4096),
             lease: lease.map_or(DEFAULT_LEASE, Duration::from_secs),
             losses: self.losses.count(),
+            epoch: answer.epoch,
+            knows_sent_before: answer.knows_sent_before,
         }))
     }
 
     async fn open_sync(&self, link: &Link) -> Result<SyncStream> {
-        let (beats, requests) = mpsc::channel(BEATS as usize);
+        let (beats, requests) = mpsc::channel(WAITING_BEATS);
         // The channel is new and empty.
         let _ = beats.try_send(self.beat(link));
         let stream = timeout(CONNECT_PATIENCE, self.bridge().sync(ReceiverStream::new(requests))).await;
@@ -418,7 +443,7 @@ impl Mount {
 
     fn beat(&self, link: &Link) -> api::SyncRequest {
         let acked_revision = self.revision.load(Ordering::Relaxed);
-        api::SyncRequest { mount_id: link.mount_id.clone(), acked_revision }
+        api::SyncRequest { mount_id: link.mount_id.clone(), acked_revision, acked_fence: 0 }
     }
 
     /// Keeps the stream, for as long as the session is there.
@@ -452,13 +477,22 @@ impl Mount {
     async fn follow(&self, link: &Arc<Link>, sync: &mut SyncStream) -> Error {
         let mut beat = tokio::time::interval(link.lease / BEATS);
         let mut states = self.state.subscribe();
+        let mut note = Note::default();
         loop {
             tokio::select! {
                 message = sync.stream.message() => match message {
-                    Ok(Some(message)) => self.handle(link, message),
+                    Ok(Some(message)) => {
+                        note.due = note.due.max(message.fence);
+                        self.handle(link, message);
+                    }
                     Ok(None) => return Error::new(Reason::Unavailable, "the server closed the connection"),
                     Err(status) => return self.client.error(&status),
                 },
+                acked_fence = note.taken(self.events.get()) => {
+                    // Never waited for: of a server that does not read, this stream says so.
+                    let acked = api::SyncRequest { acked_fence, ..self.beat(link) };
+                    note.sent(acked_fence, sync.beats.try_send(acked).is_ok());
+                }
                 _ = beat.tick() => {
                     // A full channel means that earlier beats have not left yet; keep-alive pings decide then.
                     let _ = sync.beats.try_send(self.beat(link));
@@ -498,7 +532,7 @@ impl Mount {
             Change::Entry { parent, name } => self.cache.name_changed(*parent, name),
             Change::Everything => self.cache.clear(),
         }
-        if let Some(events) = self.events.get() {
+        if let Some((events, _)) = self.events.get() {
             events(change);
         }
     }
@@ -559,7 +593,13 @@ impl Mount {
         loop {
             // Nobody has acknowledged anything: older operations wait for this attachment.
             let (mount_id, durable, answered_below) = (link.mount_id.clone(), false, 0);
-            let request = api::ApplyOpsRequest { mount_id, ops: ops.clone(), durable, answered_below };
+            let request = api::ApplyOpsRequest {
+                mount_id,
+                ops: ops.clone(),
+                durable,
+                answered_below,
+                sent_before: None,
+            };
             let answer = timeout(self.options.call_timeout, self.bridge().apply_ops(request)).await;
             let answer = answer.map_err(|_| self.client.timed_out("open again"))?;
             match answer.map_err(|status| self.client.error(&status)) {
@@ -578,24 +618,26 @@ impl Mount {
         }
     }
 
-    /// How often a crash has taken something back so far, for [`Mount::may_send`].
-    pub(crate) fn losses(&self) -> u64 {
-        self.losses.count()
+    /// Where operations begin that may go over any attachment, or what cannot be repeated over `of` only.
+    pub(crate) fn way(&self, of: Option<String>) -> Way {
+        Way::new(self.losses.count(), self.revision.load(Ordering::Relaxed), of)
     }
 
-    /// Whether an operation that began after so many losses, and was sent over `before`, may be sent over `link`; the error for its caller if not.
-    pub(crate) fn may_send(losses: u64, before: Option<&str>, link: &Link, op: &Op) -> Result<()> {
+    /// Whether an operation that came this way may be sent over `link`; the error for its caller if not.
+    pub(crate) fn may_send(way: &Way, link: &Link, op: &Op) -> Result<()> {
         // What its caller knew when it began is no more: inode and offset may mean something else, and it would stand where what came before it is missing.
-        if link.losses != losses && !matches!(op, Op::Open(_)) {
+        if link.losses != way.losses && !matches!(op, Op::Open(_)) {
             return Err(Error::new(
                 Reason::Io,
                 "the server crashed and lost earlier changes of this mount; this one, which was under way, was not sent again",
             )
             .next("look at the files and write again what is missing"));
         }
-        // The same attachment applies it once; another one knows nothing of the first attempt.
-        let may_repeat = before.is_none_or(|id| id == link.mount_id) || is_repeatable(op);
-        if may_repeat { Ok(()) } else { Err(outcome_unknown()) }
+        // The same attachment applies it once, and so does a later start of the server, which looks into its journal first. Another
+        // attachment to the same start knows nothing of the first attempt, which may still be waiting for its turn there: whether it
+        // will be made cannot be known.
+        let knows = link.knows_sent_before && way.is_of_other_start(link) && !matches!(op, Op::Release(_));
+        if way.is_over(link) || knows || is_repeatable(op) { Ok(()) } else { Err(outcome_unknown()) }
     }
 }
 
@@ -616,6 +658,50 @@ fn not_known(error: &Error) -> Error {
     let why = error.message();
     Error::new(error.reason, format!("what was written last is not known to be on the server's disk: {why}"))
         .next("see whether the server runs (`aether status`), then look at the files; what an fsync covered is there")
+}
+
+/// How far the kernel behind this mount has taken note of what the server told.
+#[derive(Default)]
+struct Note {
+    /// The newest fence that has come, and the newest that was acknowledged.
+    due: u64,
+    acked: u64,
+    /// The kernel was not ready, or the connection: a moment later it is tried again.
+    is_to_pause: bool,
+    /// The one that is being waited for, by a thread that may block.
+    telling: Option<(u64, tokio::task::JoinHandle<bool>)>,
+}
+
+impl Note {
+    /// The next fence to acknowledge, once it is due and the kernel has taken note. May be dropped and called again.
+    async fn taken(&mut self, listener: Option<&(MountEvents, MountSettle)>) -> u64 {
+        loop {
+            if self.is_to_pause {
+                tokio::time::sleep(NOTE_PAUSE).await;
+                self.is_to_pause = false;
+            }
+            if self.telling.is_none() && self.due > self.acked {
+                // Who has no listener has no kernel.
+                let settle = listener.map(|(_, settle)| settle.clone());
+                let work = move || settle.is_none_or(|settle| settle(NOTE_PATIENCE));
+                self.telling = Some((self.due, tokio::task::spawn_blocking(work)));
+            }
+            let Some((fence, telling)) = &mut self.telling else { return std::future::pending().await };
+            let (fence, is_told) = (*fence, telling.await.unwrap_or(false));
+            self.telling = None;
+            if is_told {
+                return fence;
+            }
+            self.is_to_pause = true;
+        }
+    }
+
+    fn sent(&mut self, fence: u64, is_sent: bool) {
+        self.is_to_pause = !is_sent;
+        if is_sent {
+            self.acked = fence;
+        }
+    }
 }
 
 struct SyncStream {

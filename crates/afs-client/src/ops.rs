@@ -8,6 +8,7 @@ use crate::api;
 use crate::cache::Found;
 use crate::mount::{Failure, Link, Mount};
 use crate::retry::Backoff;
+use crate::way::Way;
 use afs_types::{Error, Kind, Reason, Result};
 use api::op::Op;
 use bytes::Bytes;
@@ -524,7 +525,7 @@ impl Mount {
             .collect();
         let mut results: HashMap<u64, api::OpResult> = HashMap::new();
         let deadline = Instant::now() + self.patience();
-        let mut way = Way { losses: self.losses(), before: None, of, is_unsure: false };
+        let mut way = self.way(of);
         let mut backoff = Backoff::new();
         loop {
             let answer = self.send_ops(&todo, durable, deadline, &mut way).await?;
@@ -540,12 +541,12 @@ impl Mount {
                 break;
             }
         }
-        if let (false, true, Some(mount_id)) = (todo.is_empty(), way.is_unsure, &way.before) {
+        if let (false, true, Some(mount_id)) = (todo.is_empty(), way.is_unsure, way.over()) {
             self.spoil(mount_id);
             return Err(outcome_unknown());
         }
         let results = numbers.ids.iter().filter_map(|id| results.remove(id)).map(outcome).collect();
-        Ok(Answers { over: way.before.unwrap_or_default(), results })
+        Ok(Answers { over: way.over().unwrap_or_default().to_owned(), results })
     }
 
     /// Sends changes until they are answered, if with a refusal.
@@ -557,20 +558,21 @@ impl Mount {
         way: &mut Way,
     ) -> Result<api::ApplyOpsResponse> {
         if !way.is_unsure {
-            way.before.clone_from(&way.of);
+            way.begin_anew();
         }
         let patience = deadline.saturating_duration_since(Instant::now());
         // Attempts of which nobody knows what became.
         let unanswered = &AtomicU64::new(0);
         let answer = self.call_within("apply", patience, patience, |link: Arc<Link>| {
             let mut changes = ops.iter().filter_map(|op| op.op.as_ref());
-            let may = changes.try_for_each(|op| Self::may_send(way.losses, way.before.as_deref(), &link, op));
+            let may = changes.try_for_each(|op| Self::may_send(way, &link, op));
             if may.is_ok() {
-                way.before = Some(link.mount_id.clone());
+                way.go(&link);
                 unanswered.fetch_add(1, Ordering::Relaxed);
             }
             let (mount_id, answered_below) = (link.mount_id.clone(), self.ops.answered_below());
-            let request = api::ApplyOpsRequest { mount_id, ops: ops.to_vec(), durable, answered_below };
+            let (ops, sent_before) = (ops.to_vec(), way.sent_before(&link));
+            let request = api::ApplyOpsRequest { mount_id, ops, durable, answered_below, sent_before };
             let mut bridge = self.bridge();
             async move {
                 may.map_err(Failure::Error)?;
@@ -588,25 +590,13 @@ impl Mount {
         });
         let answer = answer.await;
         way.is_unsure |= unanswered.load(Ordering::Relaxed) > 0;
-        if let (Err(error), true, Some(mount_id)) = (&answer, way.is_unsure, &way.before)
+        if let (Err(error), true, Some(mount_id)) = (&answer, way.is_unsure, way.over())
             && matches!(error.reason, Reason::Unavailable | Reason::TimedOut | Reason::QueueFull)
         {
             self.spoil(mount_id);
         }
         answer
     }
-}
-
-/// Over which attachments changes may go.
-struct Way {
-    /// How often a crash had taken something back when they began.
-    losses: u64,
-    /// The one that they were sent over last, or are bound to.
-    before: Option<String>,
-    /// The one that they are bound to from the start.
-    of: Option<String>,
-    /// One that was sent and not answered may be applied at any time.
-    is_unsure: bool,
 }
 
 /// Whether a change was refused before it was applied, for want of room: the same one may be sent again.

@@ -84,7 +84,8 @@ pub enum Op {
 pub struct Record {
     /// Start of the server that wrote it; grows by one per start.
     pub epoch: u32,
-    /// The caller's number for the operation, 0 for none; makes retries of a mount idempotent.
+    /// What a mount calls the operation, one name among all mounts and starts, 0 for none: with it a mount that was not answered finds
+    /// out whether the operation was made.
     pub op_id: u64,
     /// The change.
     pub op: Op,

@@ -34,7 +34,7 @@ mod vfs;
 
 pub use counters::Counters;
 pub use mount::{MountOptions, Mounted, mount};
-pub use mount_table::{Health, MountEntry, health, mounts, resolve, sweep, unmount_path};
+pub use mount_table::{Health, MountEntry, health, mounts, resolve, server_name, sweep, unmount_path};
 pub use questions::CHANGES_PREFIX;
 pub use vfs::{
     Allocate, AllocateAction, Attr, Caller, Caps, Changes, CopyRange, DirEntry, DirSink, Invalidation,

@@ -10,7 +10,7 @@ use crate::known::Known;
 use crate::malloc;
 use crate::mount_table::{self, Detach, Health};
 use crate::notifier::{Notifier, Queue};
-use crate::vfs::{Vfs, WatchGuard};
+use crate::vfs::{InvalidationSink, Vfs, WatchGuard};
 use afs_types::{Error, Ino, Reason, Result};
 use fuser::{Config, Session, SessionACL};
 use parking_lot::{Condvar, Mutex};
@@ -115,8 +115,9 @@ fn serve(vfs: Arc<dyn Vfs>, dir: PathBuf, device: device::Device, options: &Moun
     let caps = vfs.caps();
     let reads = options.record_reads.then(Arc::<ReadLog>::default);
     // Before the first request: what the kernel learns later is then always taken back.
-    let reports = queue.clone();
-    let watch = vfs.watch(Arc::new(move |change| reports.push(change)));
+    let (reports, arrivals) = (queue.clone(), queue.clone());
+    let sink = InvalidationSink::new(move |c| reports.push(c), move |patience| arrivals.told(patience));
+    let watch = vfs.watch(sink);
 
     let adapter = Adapter {
         vfs,
@@ -282,6 +283,13 @@ impl Mounted {
     /// Whether the kernel still has a use for this process.
     pub fn is_served(&self) -> bool {
         !self.end.is_reached()
+    }
+
+    /// Whether it is still where it was mounted: not once somebody has unmounted it, also lazily while its users go on.
+    pub fn is_in_place(&self) -> Result<bool> {
+        let is_own =
+            |m: &mount_table::MountEntry| m.connection == self.place.connection && m.dir == self.place.dir;
+        Ok(self.is_served() && mount_table::mounts()?.iter().any(is_own))
     }
 
     /// Unmounts if nobody uses the mount; else [`Reason::InUse`] names who does, and the mount goes on.

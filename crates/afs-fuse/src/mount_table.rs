@@ -33,6 +33,22 @@ pub struct MountEntry {
     pub connection: u32,
 }
 
+/// Before the process in the name of a server's own mount of all sessions.
+const SERVER_NAME: &str = "aether:sessions:";
+
+/// The name of the mount in which this process, a server, shows all sessions. Whoever sees that mount knows by it whose it is: a session's
+/// own mount is named for the session, whose id is no `sessions:`.
+pub fn server_name() -> String {
+    format!("{SERVER_NAME}{}", std::process::id())
+}
+
+impl MountEntry {
+    /// The process of the server whose mount of all sessions this is; it may be gone.
+    pub fn server(&self) -> Option<u32> {
+        self.name.strip_prefix(SERVER_NAME)?.parse().ok()
+    }
+}
+
 /// What a mount answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Health {
@@ -267,6 +283,9 @@ mod tests {
         assert_eq!(fs_type, FS_TYPE);
         assert_eq!(entry.dir, Path::new("/mnt/a b\\c"));
         assert_eq!((entry.name.as_str(), entry.connection), ("aether:sess_x", 45));
+        assert_eq!(entry.server(), None);
+        let own = MountEntry { name: server_name(), ..entry };
+        assert_eq!(own.server(), Some(std::process::id()));
         assert_eq!(parse(b""), None);
         assert_eq!(parse(b"1 2 3"), None);
         assert!(mounts().is_ok());

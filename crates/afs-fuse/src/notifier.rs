@@ -47,6 +47,8 @@ struct State {
     sending: Vec<u64>,
     /// The number of the newest change.
     newest: u64,
+    /// Telling took too long, and is not over before this number is told.
+    late: Option<u64>,
     closed: bool,
 }
 
@@ -141,6 +143,27 @@ impl Queue {
         true
     }
 
+    /// Waits until what was reported so far has been told to the kernel. After it took too long once, nobody waits again before all has been told.
+    pub(crate) fn told(&self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        let mut state = self.state.lock();
+        // What is repeated has been told; an answer of that time expires at once.
+        let newest = state.newest;
+        while state.is_untold(newest) {
+            if state.closed {
+                return true; // nobody asks this kernel any more
+            }
+            if patience.is_zero() || state.is_late() {
+                return false;
+            }
+            if self.changed.wait_until(&mut state, until).timed_out() {
+                state.late = Some(newest).filter(|newest| state.is_untold(*newest));
+                return state.late.is_none();
+            }
+        }
+        true
+    }
+
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
         self.changed.notify_all();
@@ -222,10 +245,20 @@ impl State {
 
     /// Whether anything up to this number is still to be told, repeats included.
     fn is_pending(&self, number: u64) -> bool {
+        self.is_untold(number) || self.repeats.iter().any(|repeat| repeat.number <= number)
+    }
+
+    /// Until that is told, also if there is more by then.
+    fn is_late(&mut self) -> bool {
+        self.late = self.late.filter(|number| self.is_untold(*number));
+        self.late.is_some()
+    }
+
+    /// The same without repeats.
+    fn is_untold(&self, number: u64) -> bool {
         self.items.front().is_some_and(|(n, _)| *n <= number)
             || self.everything
             || self.sending.iter().any(|n| *n <= number)
-            || self.repeats.iter().any(|repeat| repeat.number <= number)
     }
 
     /// Repeats do not count: the change itself has been told.
@@ -438,6 +471,30 @@ mod tests {
         assert!(!queue.settle(Duration::ZERO), "and waits");
         queue.push(Invalidation::Everything);
         assert!(queue.state.lock().is_pending(newest), "what it stands for is not known");
+    }
+
+    #[test]
+    fn who_is_late_is_not_waited_for_until_all_is_told() {
+        let queue = Queue::new();
+        assert!(queue.told(Duration::ZERO));
+        queue.push(Invalidation::Inode { ino: 1, data: true });
+        assert!(!queue.told(Duration::ZERO) && !queue.state.lock().is_late(), "only asked");
+        assert!(!queue.told(Duration::from_millis(1)));
+        let (first, _) = queue.next().unwrap();
+        queue.push(Invalidation::Inode { ino: 2, data: true });
+        // Would wait for ever.
+        assert!(!queue.told(Duration::from_secs(3600)));
+        queue.sent(first, Some((1, true)));
+        // What it was late with is told: the next is waited for, also if the queue is never empty.
+        assert!(!queue.state.lock().is_late());
+        assert!(!queue.told(Duration::from_millis(1)) && queue.state.lock().is_late());
+        let (second, _) = queue.next().unwrap();
+        queue.sent(second, None);
+        assert!(queue.told(Duration::ZERO), "a repeat is told already");
+        queue.push(Invalidation::Everything);
+        assert!(!queue.told(Duration::ZERO));
+        queue.close();
+        assert!(queue.told(Duration::from_secs(3600)));
     }
 
     #[test]

@@ -270,8 +270,31 @@ pub enum Invalidation {
     Everything,
 }
 
-/// Where a file system reports changes. Never blocks, may be called under locks.
-pub type InvalidationSink = Arc<dyn Fn(Invalidation) + Send + Sync>;
+/// Where a file system reports changes by others.
+#[derive(Clone)]
+pub struct InvalidationSink {
+    report: Arc<dyn Fn(Invalidation) + Send + Sync>,
+    settle: Arc<dyn Fn(Duration) -> bool + Send + Sync>,
+}
+
+impl InvalidationSink {
+    /// One that hands changes to `report`; `settle` is [`InvalidationSink::settle`].
+    pub fn new(
+        report: impl Fn(Invalidation) + Send + Sync + 'static,
+        settle: impl Fn(Duration) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self { report: Arc::new(report), settle: Arc::new(settle) }
+    }
+    /// Reports a change. Never blocks, may be called under locks.
+    pub fn report(&self, change: Invalidation) {
+        (self.report)(change);
+    }
+    /// Waits until the kernel has heard of everything that was reported so far; false if that takes longer than `patience`, and then at once until it has
+    /// caught up. Never under a lock: the kernel may have to end other requests first.
+    pub fn settle(&self, patience: Duration) -> bool {
+        (self.settle)(patience)
+    }
+}
 
 /// Keeps a watch alive; dropping it ends the watch.
 pub struct WatchGuard(#[expect(dead_code, reason = "held for its drop")] Option<Box<dyn Send + Sync>>);

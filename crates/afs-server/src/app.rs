@@ -9,13 +9,14 @@ use crate::data_dir::DataDir;
 use crate::mount::AllSessions;
 use crate::outgo::Answers;
 use crate::pool::Pool;
+use afs_fuse::Mounted;
 use afs_session::{Engine, EngineConfig, Ports, Who};
 use afs_store::{BlobStore, Journal};
 use afs_types::{Clock, IdGen, Result, Rng, SessionId, SystemClock, SystemRng, UlidGen};
 use std::future::Future;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use tokio::sync::watch;
 
 /// What tells this start of the server from others.
@@ -48,6 +49,8 @@ pub struct App {
     pub(crate) bridge: Registry,
     /// The mount of all sessions; it sees them come and go even when it is not mounted.
     pub(crate) all: Arc<AllSessions>,
+    /// Where that is mounted, if it was asked for; whoever runs the server holds it.
+    pub(crate) mounted: OnceLock<Weak<Mounted>>,
     next_who: Arc<AtomicU64>,
     stop: watch::Sender<bool>,
     data: DataDir,
@@ -99,6 +102,7 @@ impl App {
             identity,
             bridge: Registry::default(),
             all,
+            mounted: OnceLock::new(),
             next_who,
             stop: watch::channel(false).0,
             data,

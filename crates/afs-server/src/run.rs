@@ -1,8 +1,10 @@
 //! A running server, from open to close; what the binary and the tests start.
 //!
 //! Guarantees: when [`start`] returns, the port answers, and whom it answers finds the mount in place; a start that fails leaves nothing that
-//! runs or is locked; [`Running::stop`] drains requests, takes the mount away, and returns when everything acknowledged is on disk.
+//! runs or is locked; [`Running::stop`] drains requests, takes the mount away, and returns when everything acknowledged is on disk; a mount that
+//! somebody else takes away meanwhile is told in the log, and by the readiness checks.
 
+use crate::admin::MOUNT_AGAIN;
 use crate::app::App;
 use crate::config::Config;
 use crate::{listen, router};
@@ -13,6 +15,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -21,8 +24,11 @@ pub struct Running {
     app: Arc<App>,
     addresses: Vec<SocketAddr>,
     tasks: JoinSet<()>,
-    mounted: Option<Mounted>,
+    mounted: Option<Arc<Mounted>>,
 }
+
+/// How often it is looked whether the mount is still served.
+const MOUNT_LOOK: Duration = Duration::from_secs(1);
 
 /// Opens the data directory, the mount if one is asked for, and the port.
 pub async fn start(config: Config) -> Result<Running> {
@@ -48,6 +54,9 @@ pub async fn start(config: Config) -> Result<Running> {
     // From here on nothing fails. Who has connected by now waits for the first accept.
     let mut tasks = JoinSet::new();
     tasks.spawn(app.clone().background());
+    if let Some(mounted) = &mounted {
+        tasks.spawn(watch(mounted.clone(), app.stopping()));
+    }
     for listener in listeners {
         let (most, answers) = (config.max_connections, app.answers.clone());
         tasks.spawn(listen::serve(listener, router.clone(), most, answers, app.stopping()));
@@ -56,12 +65,30 @@ pub async fn start(config: Config) -> Result<Running> {
 }
 
 /// What requests go to, and the mount; nobody is served yet.
-async fn prepare(app: &Arc<App>, mount_dir: Option<PathBuf>) -> Result<(Router, Option<Mounted>)> {
+async fn prepare(app: &Arc<App>, mount_dir: Option<PathBuf>) -> Result<(Router, Option<Arc<Mounted>>)> {
     let router = router::router(app.clone()).await?;
     let Some(dir) = mount_dir else { return Ok((router, None)) };
-    let app = app.clone();
-    let mounted = blocking(move || mount(&app, &dir)).await?;
+    let for_mount = app.clone();
+    let mounted = Arc::new(blocking(move || mount(&for_mount, &dir)).await?);
+    app.mounted.get_or_init(|| Arc::downgrade(&mounted));
     Ok((router, Some(mounted)))
+}
+
+/// Says when the mount ends without the server's doing: nothing else would, and sessions would be missing there without a word. It ends
+/// with the server, before that takes the mount away.
+async fn watch(mounted: Arc<Mounted>, stopping: impl Future<Output = ()>) {
+    let gone = async {
+        while mounted.is_served() {
+            tokio::time::sleep(MOUNT_LOOK).await;
+        }
+    };
+    tokio::select! {
+        () = gone => tracing::warn!(
+            dir = %mounted.dir().display(),
+            "the mount of all sessions was taken away (umount, or its connection was aborted); next: {MOUNT_AGAIN}"
+        ),
+        () = stopping => {}
+    }
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener> {
@@ -80,7 +107,7 @@ fn mount(app: &App, dir: &Path) -> Result<Mounted> {
         other => other,
     };
     made.map_err(|e| Error::io(format!("create {}", dir.display()), e))?;
-    let options = MountOptions { name: "aether:sessions".into(), ..MountOptions::default() };
+    let options = MountOptions { name: afs_fuse::server_name(), ..MountOptions::default() };
     afs_fuse::mount(app.all.clone(), dir, &options)
 }
 
@@ -100,7 +127,7 @@ impl Running {
     }
     /// Where all sessions are mounted, if they are.
     pub fn mount_dir(&self) -> Option<&Path> {
-        self.mounted.as_ref().map(Mounted::dir)
+        self.mounted.as_ref().map(|mounted| mounted.dir())
     }
 
     /// Stops: no new connections, requests end, the mount goes, everything acknowledged is on disk.
@@ -109,7 +136,7 @@ impl Running {
         while self.tasks.join_next().await.is_some() {}
         let (app, mounted) = (self.app, self.mounted);
         blocking(move || {
-            let unmounted = match mounted.map_or(Ok(()), Mounted::unmount) {
+            let unmounted = match mounted.map_or(Ok(()), |mounted| mounted.end()) {
                 // The mount is gone all the same, and its users have been told: no failure of the stop.
                 Err(error) if error.reason == Reason::InUse => {
                     tracing::warn!(%error, "the mount was taken from its users");

@@ -1,8 +1,8 @@
 //! From a session back to git: commit, promote, and what changed.
 //!
 //! Guarantees: a commit is of one instant, its tree is exactly the session's tracked content (every path of the session's commit before,
-//! or of the base if there is none, that is still there, and new ones that no `.gitignore` leaves out; never anything named `.git`, and of a
-//! submodule its entry, not what is checked out in it), converted as its `.gitattributes` say and git does when it adds a file; its record and
+//! or of the base if there is none, that is still there, and new ones that no `.gitignore` leaves out, but for what git staged or took out in the
+//! session's own index since; never anything named `.git`, and of a submodule the commit that is checked out, not its files), converted as its `.gitattributes` say and git does when it adds a file; its record and
 //! the git objects are on disk before the call returns. A session's commits stand one on the other, the first on the newest commit of the session it was forked from whose content it has, or on the base.
 //! Promote never loses somebody else's commit: it moves a branch forward, or replaces exactly the commit the caller names.
 //! Deliberately absent: merging (a later service), signing, running git inside a session's tree, and commits that somebody makes with
@@ -10,7 +10,9 @@
 
 mod convert;
 mod edits;
+mod nested;
 mod scope;
+mod staged;
 
 use crate::engine::Engine;
 use crate::lifecycle::{Page, Room, check_text, page_size};
@@ -59,7 +61,7 @@ pub struct CommitInfo {
 pub struct PromoteRequest {
     /// Which commit.
     pub commit: CommitId,
-    /// Which branch.
+    /// Which branch; `refs/heads/` may be before its name.
     pub branch: String,
     /// None: fast-forward only, or a new branch. A commit id: replace exactly that one. Empty: the branch must not exist.
     pub expect: Option<String>,
@@ -70,7 +72,7 @@ pub struct PromoteRequest {
 pub struct Promoted {
     /// The commit.
     pub commit: CommitInfo,
-    /// The branch.
+    /// The branch, without `refs/heads/`.
     pub branch: String,
     /// What the branch was before; none if it is new.
     pub old_oid: Option<String>,
@@ -124,7 +126,8 @@ impl Engine {
         let blobs = self.shared.ports.blobs.clone();
         let before = previous.as_ref().map(|c| self.before(live, git, &c.record)).transpose()?;
         let stop = &self.shared.stop;
-        let edits = tree_edits((&git.commit, &base), &cut.tree, &blobs, before, stop)?;
+        let span = tracing::warn_span!("commit", session = %live.id());
+        let edits = span.in_scope(|| tree_edits((&git.commit, &base), &cut.tree, &blobs, before, stop))?;
         let now = self.shared.now_ns();
         let or =
             |text: &str, default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
@@ -249,7 +252,7 @@ impl Engine {
     /// Puts a commit on a branch of the source. See [`PromoteRequest::expect`] for what is refused.
     pub fn promote(&self, want: &PromoteRequest) -> Result<Promoted> {
         let info = self.get_commit(&want.commit)?;
-        let source = self.source_record(&info.record.source)?;
+        let source = self.source_of_commit(&info.id, &info.record)?;
         let mirror = afs_base::mirror_of(&source.location, &self.import_dirs())?;
         let pushed = afs_base::push(
             &mirror,
@@ -260,12 +263,12 @@ impl Engine {
             &NoProgress,
         )?;
         let mut record = info.record;
-        record.pushed = Some(want.branch.clone());
+        record.pushed = Some(pushed.branch.clone());
         let mut batch = Batch::new();
         batch.put_with(Space::Commit, want.commit.as_str(), |e| record.encode_to(e));
         self.shared.commit(batch)?;
         let commit = CommitInfo { id: want.commit.clone(), record };
-        Ok(Promoted { commit, branch: want.branch.clone(), old_oid: pushed.old })
+        Ok(Promoted { commit, branch: pushed.branch, old_oid: pushed.old })
     }
 
     /// The tree that a name stands for: `base`, `live` (or empty), a checkpoint or commit id, or another session's id.

@@ -193,8 +193,12 @@ impl Engine {
                 .next("restore the data directory from a backup; other sessions are not affected")
         })?;
         let family = self.family(&record.version)?;
-        let loaded = self.shared.load(&family, head.layer, !head.owned)?;
+        let mut loaded = self.shared.load(&family, head.layer, !head.owned)?;
         let seq = loaded.seq.max(head.seq);
+        // It was restored: what was done until then is not in this history.
+        if seq > loaded.seq {
+            loaded.past.restart(seq);
+        }
         let cut = Cut { layer: head.layer, depth: loaded.depth, seq, tree: loaded.tree, share: None };
         let owned_from = head.owned.then_some(loaded.below);
         let last = self.shared.ports.journal.durable();
@@ -202,7 +206,9 @@ impl Engine {
         let is_new = record.epoch == self.shared.epoch;
         let start = noted.or_else(|| is_new.then(|| StartRec::of_new(cut.seq)));
         let name = (id.clone(), record.created_ns);
-        Ok(Session::loaded(name, &self.shared, &family, cut, owned_from, start, last))
+        let session = Session::loaded(name, &self.shared, &family, cut, owned_from, start, last);
+        session.remember(loaded.past);
+        Ok(session)
     }
 
     /// The record of a session that is not archived.

@@ -3,14 +3,15 @@
 //! Guarantees: an import belongs to one incarnation of its source and to what that source referred to when it began. Once the source has
 //! gone (also if another one has its id by then) or refers to something else, the import is stopped, and whatever it finds, be it a version
 //! or a failure, is dropped. A refresh that comes while an import runs is done after it, since that one may have looked at the source
-//! before; one more import does for however many came, so there is no queue. A killed import shows as failed, and so does one that panics:
+//! before; one more import does for however many came, so there is no queue. What a source that is gone imported is never taken for what the
+//! next one of its id has imported; it stays, for sessions stand on it. A killed import shows as failed, and so does one that panics:
 //! what is imported is hostile, and neither its source nor its place among those that run may be lost by it.
 //! Deliberately absent: what an import reads and stores (`afs-base`).
 
 use crate::engine::Engine;
 use crate::family::open_base;
 use crate::records::{ImportFailure, SourceRec, Stored, VersionRec};
-use crate::sources::{put_source, spec_of};
+use crate::sources::{owns, put_source, spec_of};
 use afs_base::{ImportDirs, ImportSpec, Imported, Owner, Progress};
 use afs_core::base::BaseTable;
 use afs_store::{Batch, Space};
@@ -267,7 +268,7 @@ impl Engine {
         {
             return self.set_head(id, import, version, Batch::new());
         }
-        let now = self.shared.now_ns();
+        let now = self.import_time(id)?;
         let ports = &self.shared.ports;
         let known = self.newest_base(id)?;
         let work = afs_base::Import {
@@ -292,12 +293,28 @@ impl Engine {
         let mut batch = Batch::new();
         batch.put_with(Space::Version, version.as_str(), |e| record.encode_to(e));
         if let Some(identity) = identity {
+            // Of a source that had this id before: it still has to say through which mirror it was imported.
+            if let Some(before) = self.any_version_named(id, &identity)? {
+                batch.put(Space::Name, old_version_key(id, &before, &identity), before.as_str());
+            }
             batch.put(Space::Name, version_key(id, &identity), version.as_str());
         }
         self.set_head(id, import, version, batch)
     }
 
+    /// Now, and not before the source was made, whatever the clock did since: see [`owns`].
+    fn import_time(&self, id: &SourceId) -> Result<i64> {
+        Ok(self.shared.now_ns().max(self.source_record(id)?.created_ns))
+    }
+
+    /// The version of a source, and of no other that had its id before, with this name.
     fn version_named(&self, id: &SourceId, identity: &str) -> Result<Option<VersionId>> {
+        let Some(version) = self.any_version_named(id, identity)? else { return Ok(None) };
+        let is_own = owns(&self.source_record(id)?, &version, &self.version_record(&version)?);
+        Ok(Some(version).filter(|_| is_own))
+    }
+
+    fn any_version_named(&self, id: &SourceId, identity: &str) -> Result<Option<VersionId>> {
         let found = self.shared.ports.journal.get(Space::Name, &version_key(id, identity))?;
         found.map(|version| VersionId::parse(&String::from_utf8_lossy(&version))).transpose()
     }
@@ -384,6 +401,12 @@ fn panicked(source: &SourceId) -> Error {
 /// Key of a version's name: what `afs_base::resolve` says of it.
 fn version_key(source: &SourceId, identity: &str) -> Vec<u8> {
     format!("version\0{source}\0{identity}").into_bytes()
+}
+
+/// Key of the name of a version whose source has gone, once the next source of its id has imported the same: what is found by the name
+/// of a version is never this one, and the identity still ends it.
+fn old_version_key(source: &SourceId, version: &VersionId, identity: &str) -> Vec<u8> {
+    version_key(source, &format!("{version} {identity}"))
 }
 
 /// Writes a file whose name says its content: temporary name, fsync, rename, fsync of the directory.

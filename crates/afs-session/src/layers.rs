@@ -7,6 +7,7 @@
 
 use crate::family::Family;
 use crate::overlays::{COPIED_BYTES, Share};
+use crate::past::Past;
 use crate::records::{LayerRec, Stored, layer_key, op_key};
 use crate::seal::seal_delta;
 use crate::segments;
@@ -29,6 +30,8 @@ pub(crate) struct Loaded {
     pub(crate) below: (Tree, u64),
     /// Layers between it and the base.
     pub(crate) depth: u32,
+    /// What mounts did before this start, as far as the records say it.
+    pub(crate) past: Past,
 }
 
 impl Shared {
@@ -60,9 +63,14 @@ impl Shared {
         }
         let base = Tree::new(family.base.clone());
         let depth = chain.first().map_or(0, |(_, r)| r.depth);
-        let mut loaded = Loaded { tree: base.clone(), seq: 0, below: (base, 0), depth };
+        let mut loaded =
+            Loaded { tree: base.clone(), seq: 0, below: (base, 0), depth, past: Past::default() };
         let mut unfolded = Vec::new();
         for (id, record) in chain.into_iter().rev() {
+            match record.delta_parent {
+                Some(_) => loaded.past.restart(record.seq),
+                None => loaded.past.follow(loaded.seq, record.seq),
+            }
             loaded.seq = record.seq;
             loaded.below = (loaded.tree.clone(), record.seq);
             if record.delta_parent.is_some() {
@@ -93,7 +101,7 @@ impl Shared {
     /// Applies the records of a layer that were not folded.
     fn replay(&self, layer: LayerId, loaded: &mut Loaded) -> Result<()> {
         let (from, to) = (op_key(layer, 0), op_key(LayerId(layer.0 + 1), 0));
-        let Loaded { tree, seq, .. } = loaded;
+        let Loaded { tree, seq, past, .. } = loaded;
         self.ports.journal.scan(Space::Record, &from, Some(&to), &mut |key, value| {
             let at = key.last_chunk::<8>().map_or(0, |b| u64::from_be_bytes(*b));
             if at != *seq + 1 {
@@ -102,7 +110,9 @@ impl Shared {
                     format!("layer {} has record {at} after {seq}: one is missing", layer.0),
                 ));
             }
-            tree.apply(&Record::decode(value)?.op, at);
+            let record = Record::decode(value)?;
+            past.note(&record, at, self.epoch);
+            tree.apply(&record.op, at);
             *seq = at;
             Ok(ControlFlow::Continue(()))
         })

@@ -155,33 +155,39 @@ pub struct SourceRec {
 
 /// Why an import failed.
 ///
-/// Stored as one text: the reason's name, a line end, the message. What has no such first line is from before reasons were kept, when every
-/// failure was told as one of the source.
+/// Stored as one text: the reason's name, a line end, the message, and if the error knows better than its reason what to do next, a NUL and that.
+/// What has no such first line is from before reasons were kept, when every failure was told as one of the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImportFailure {
     /// The reason of the error.
     pub reason: Reason,
     /// Its message.
     pub message: String,
+    /// What to do next, unless it is what the reason says.
+    pub next_step: Option<String>,
 }
 
 impl ImportFailure {
     fn to_text(&self) -> String {
-        format!("{}\n{}", self.reason.as_str(), self.message)
+        let next = self.next_step.as_ref().map_or(String::new(), |step| format!("\0{step}"));
+        format!("{}\n{}{next}", self.reason.as_str(), self.message.replace('\0', " "))
     }
     fn from_text(text: String) -> Self {
-        let parts =
-            text.split_once('\n').and_then(|(name, said)| Some((Reason::from_wire(name)?, said.to_owned())));
-        match parts {
-            Some((reason, message)) => Self { reason, message },
-            None => Self { reason: Reason::SourceUnavailable, message: text },
-        }
+        let Some((reason, said)) =
+            text.split_once('\n').and_then(|(name, said)| Some((Reason::from_wire(name)?, said)))
+        else {
+            return Self { reason: Reason::SourceUnavailable, message: text, next_step: None };
+        };
+        let (message, next) =
+            said.split_once('\0').map_or((said, None), |(message, next)| (message, Some(next)));
+        Self { reason, message: message.to_owned(), next_step: next.map(Into::into) }
     }
 }
 
 impl From<&Error> for ImportFailure {
     fn from(error: &Error) -> Self {
-        Self { reason: error.reason, message: error.message().to_owned() }
+        let own = Some(error.next_step()).filter(|step| *step != error.reason.next_step());
+        Self { reason: error.reason, message: error.message().to_owned(), next_step: own.map(Into::into) }
     }
 }
 
@@ -292,13 +298,24 @@ mod tests {
             automatic: true,
             created_ns: 7,
         });
+    }
+
+    #[test]
+    fn records_of_sources_and_commits_do_so_too() {
+        let (source, version) = (SourceId::parse("src_a").unwrap(), VersionId::parse("ver_b").unwrap());
+        let session = SessionId::parse("sess_c").unwrap();
+        let labels = Labels::from([("k".into(), "v".into())]);
         check(&SourceRec {
             display_name: "n".into(),
             kind: "git".into(),
             location: "/x".into(),
             reference: Some("main".into()),
             head: Some(version.clone()),
-            failure: Some(ImportFailure { reason: Reason::HostileTree, message: "f".into() }),
+            failure: Some(ImportFailure {
+                reason: Reason::HostileTree,
+                message: "f".into(),
+                next_step: Some("n".into()),
+            }),
             labels,
             created_ns: 1,
             updated_ns: 2,
@@ -335,11 +352,21 @@ mod tests {
     fn a_failure_keeps_its_reason_and_one_from_before_reasons_is_of_the_source() {
         let back = |text: &str| ImportFailure::from_text(text.to_owned());
         for reason in Reason::ALL {
-            let failure = ImportFailure { reason: *reason, message: "/x: one\ntwo".into() };
-            assert_eq!(back(&failure.to_text()), failure);
+            for next_step in [None, Some("do this\nthen that".to_owned())] {
+                let failure = ImportFailure { reason: *reason, message: "/x: one\ntwo".into(), next_step };
+                assert_eq!(back(&failure.to_text()), failure);
+            }
         }
+        let error = Error::new(Reason::WrongState, "a\0b");
+        assert_eq!(ImportFailure::from(&error).next_step, None, "the reason says it");
+        let failure = ImportFailure::from(&error.next("c"));
+        assert_eq!(back(&failure.to_text()), ImportFailure { message: "a b".into(), ..failure });
+        // Of a server before this one.
+        let old = ImportFailure { reason: Reason::HostileTree, message: "x".into(), next_step: None };
+        assert_eq!(back("HOSTILE_TREE\nx"), old);
         for old in ["git fetch: no\nsuch host", "", "HOSTILE_TREE", "HOSTILE_TREE: x\ny"] {
-            let want = ImportFailure { reason: Reason::SourceUnavailable, message: old.into() };
+            let want =
+                ImportFailure { reason: Reason::SourceUnavailable, message: old.into(), next_step: None };
             assert_eq!(back(old), want);
         }
     }

@@ -15,6 +15,7 @@ mod watch;
 
 use crate::family::Family;
 use crate::overlays::{Own, Reserved, Share};
+use crate::past::{Before, Past};
 use crate::records::{StartRec, Stored, op_key, start_key};
 use crate::segments;
 use crate::shared::Shared;
@@ -31,7 +32,7 @@ use std::sync::{Arc, Weak};
 
 pub(crate) use life::apply_seals;
 pub(crate) use room::all_full;
-pub use watch::{Invalidation, WatchGuard};
+pub use watch::{Invalidation, Settle, WatchGuard};
 use watch::{Watchers, news, tell};
 
 /// Who makes a change; a watcher is not told of its own. 0 is nobody in particular.
@@ -84,6 +85,8 @@ pub(crate) struct State {
     /// From this time on, in nanoseconds, inodes without a name that nobody has open are nobody's: `i64::MAX` if there is none but those
     /// that their last release reaps.
     reap_after_ns: i64,
+    /// What mounts did before this start, as long as they may come back and ask. None: nobody knows.
+    past: Option<Box<Past>>,
 }
 
 /// Where a session stands in the tree of layers.
@@ -153,6 +156,9 @@ impl State {
     fn reaped(&mut self, now_ns: i64, count: usize) {
         if self.reap_after_ns <= now_ns && count < limits::MAX_REAPS {
             self.reap_after_ns = i64::MAX;
+        }
+        if self.past.as_ref().is_some_and(|past| past.until_ns <= now_ns) {
+            self.past = None;
         }
     }
     /// Whether it may be neither archived nor deleted without force.
@@ -383,6 +389,7 @@ impl Session {
                 handles: None,
                 watchers: None,
                 reap_after_ns,
+                past: None,
             }),
             used_ns: AtomicI64::new(now_ns),
         })
@@ -393,6 +400,20 @@ impl Session {
         let mut state = self.state.write();
         state.last = at;
         state.life = Life::Open;
+    }
+
+    /// Keeps what mounts did before this start until they had the time to come back; who has not by then finds nothing.
+    pub(crate) fn remember(&self, mut past: Past) {
+        past.until_ns = self.shared.started_ns.saturating_add(REOPEN_NS);
+        if self.shared.now_ns() > past.until_ns {
+            return;
+        }
+        self.state.write().past = Some(Box::new(past));
+    }
+
+    /// What became of a change that a mount named `op_id` and sent to an earlier start of the server, when it had seen revision `since`.
+    pub fn before_start(&self, op_id: u64, since: u64) -> Before {
+        self.state.read().past.as_ref().map_or(Before::Unknown, |past| past.of(op_id, since))
     }
 
     /// Its id.
@@ -504,9 +525,10 @@ impl Session {
         state.reaped(now_ns, reaps.len());
         (state.seq, state.changed_ns) = (seq + reaps.len() as u64, now_ns);
         let stamp = state.stamp();
-        tell(state.watchers.as_deref(), who, &news);
+        let told = tell(state.watchers.as_deref(), who, &news);
         drop(guard);
         self.shared.queue_fold(job);
+        told.arrive();
         Ok((Some(answer), stamp))
     }
 
@@ -566,9 +588,10 @@ impl Session {
         }
         (state.seq, state.changed_ns) = (last_seq, now_ns);
         let stamp = state.stamp();
-        tell(state.watchers.as_deref(), who, &news);
+        let told = tell(state.watchers.as_deref(), who, &news);
         drop(guard);
         self.shared.queue_fold(job);
+        told.arrive();
         Ok((answer, stamp))
     }
 

@@ -89,6 +89,8 @@ pub(crate) struct Shared {
     pub(crate) config: EngineConfig,
     /// This start of the server; in every record.
     pub(crate) epoch: u32,
+    /// When it began, nanoseconds.
+    pub(crate) started_ns: i64,
     layers: Mutex<Lease>,
     pub(crate) trees: Trees,
     pub(crate) background: Background,
@@ -120,7 +122,19 @@ impl Shared {
         let (background, memory) = (Background::default(), Memory::new(config.memory_waiters));
         let overlays = Overlays::new(config.all_overlays_bytes);
         let (trees, stop) = (Trees::default(), Arc::default());
-        Ok(Arc::new(Self { ports, config, epoch, layers, trees, background, memory, overlays, stop }))
+        let started_ns = ports.clock.now_ns();
+        Ok(Arc::new(Self {
+            ports,
+            config,
+            epoch,
+            started_ns,
+            layers,
+            trees,
+            background,
+            memory,
+            overlays,
+            stop,
+        }))
     }
 
     /// Hands a closed layer, if there is one, to the folding thread; when that is behind, the layer simply stays as records.

@@ -4,17 +4,19 @@
 //! the store, record in the journal) or not at all; a killed import shows as failed and a refresh goes on where blobs and mirror already
 //! are; the same source and commit give the same version at once. Versions never change. The name of a spec leads to one source with
 //! exactly this spec, or nowhere: whoever follows it checks, and a name goes only with the source that it leads to. A source that is deleted
-//! without force has no sessions then, and none is made on it any more.
+//! without force has no sessions then, and none is made on it any more. Whoever has an id again has nothing of who had it before: see
+//! [`owns`].
 //! Deliberately absent: how imports run ([`crate::imports`]).
 
 use crate::engine::Engine;
 use crate::imports::{Import, ImportProgress};
 use crate::lifecycle::{Page, Room, check_labels, check_text, page_size};
-use crate::records::{Labels, SessionRec, SourceRec, Stored, VersionRec};
+use crate::records::{CommitRec, Labels, SessionRec, SourceRec, Stored, VersionRec};
 use crate::requests::Begin;
 use afs_base::ImportSpec;
 use afs_store::{Batch, Space};
-use afs_types::{Error, Reason, RequestId, Result, SessionId, SourceId, VersionId};
+use afs_types::{CommitId, Error, Reason, RequestId, Result, SessionId, SourceId, VersionId};
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,15 +91,16 @@ impl Engine {
     pub fn create_source(self: &Arc<Self>, want: CreateSource) -> Result<SourceInfo> {
         check_text("display_name", &want.display_name)?;
         check_labels(&want.labels)?;
-        if let ImportSpec::Git { reference: Some(reference), .. } = &want.spec {
-            check_reference("spec.git.ref", reference)?;
+        if let ImportSpec::Git { url, reference } = &want.spec {
+            afs_base::check_address("spec.git.url", url)?;
+            reference.iter().try_for_each(|reference| check_reference("spec.git.ref", reference))?;
         }
         let print = format!("{want:?}");
         let attempt = match self.begin("CreateSource", want.request_id.as_ref(), &[print.as_bytes()])? {
             Begin::Done(ids) => return self.get_source(&SourceId::parse(&ids[0])?),
             Begin::Go(attempt) => attempt,
         };
-        let new = self.new_source_record(&want);
+        let mut new = self.new_source_record(&want);
         let key = spec_key(&new);
         let _turn = self.source_turns.lock();
         let mut batch = Batch::new();
@@ -113,6 +116,7 @@ impl Engine {
                 if named.is_none() {
                     batch.put(Space::Name, key, id.as_str());
                 }
+                self.follow_gone(&id, &mut new)?;
                 (id, new)
             }
         };
@@ -142,6 +146,20 @@ impl Engine {
         if self.named_id(&key)?.is_some_and(|named| named == *id) {
             batch.delete(Space::Name, key);
         }
+        Ok(())
+    }
+
+    /// Makes a new source younger than every version that was made under its id, whatever the clock did. The caller holds the turn of source
+    /// records: no import of a source that is gone adds a version from here on.
+    fn follow_gone(&self, id: &SourceId, new: &mut SourceRec) -> Result<()> {
+        self.shared.ports.journal.scan(Space::Version, &[], None, &mut |_, value| {
+            let version = VersionRec::decode(value)?;
+            if version.source == *id {
+                new.created_ns = new.created_ns.max(version.created_ns.saturating_add(1));
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        new.updated_ns = new.updated_ns.max(new.created_ns);
         Ok(())
     }
 
@@ -236,23 +254,38 @@ impl Engine {
         size: usize,
         after: Option<&str>,
     ) -> Result<Page<(VersionId, VersionRec)>> {
-        self.source_record(source)?;
+        let owner = self.source_record(source)?;
         let size = page_size(size)?;
         let (mut items, mut more) = (Vec::new(), false);
-        let from = after.map_or(Vec::new(), |a| [a.as_bytes(), b"\0"].concat());
-        self.shared.ports.journal.scan(Space::Version, &from, None, &mut |key, value| {
-            let record = VersionRec::decode(value)?;
-            if record.source == *source {
-                if items.len() == size {
-                    more = true;
-                    return Ok(ControlFlow::Break(()));
-                }
-                items.push((VersionId::parse(&String::from_utf8_lossy(key))?, record));
+        self.scan_versions(source, &owner, after, &mut |id, record| {
+            if items.len() == size {
+                more = true;
+                return ControlFlow::Break(());
             }
-            Ok(ControlFlow::Continue(()))
+            items.push((id, record));
+            ControlFlow::Continue(())
         })?;
         let next = if more { items.last().map(|(id, _)| id.to_string()) } else { None };
         Ok(Page { items, next })
+    }
+
+    /// The versions of a source, oldest first, and not those of another one that had its id before.
+    fn scan_versions(
+        &self,
+        source: &SourceId,
+        owner: &SourceRec,
+        after: Option<&str>,
+        visit: &mut dyn FnMut(VersionId, VersionRec) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let from = after.map_or(Vec::new(), |a| [a.as_bytes(), b"\0"].concat());
+        self.shared.ports.journal.scan(Space::Version, &from, None, &mut |key, value| {
+            let record = VersionRec::decode(value)?;
+            if record.source != *source {
+                return Ok(ControlFlow::Continue(()));
+            }
+            let id = VersionId::parse(&String::from_utf8_lossy(key))?;
+            Ok(if owns(owner, &id, &record) { visit(id, record) } else { ControlFlow::Continue(()) })
+        })
     }
 
     /// Forgets a source. Refused while sessions stand on it, unless `force`: then they live on, and so do their commits, without refresh or
@@ -261,11 +294,11 @@ impl Engine {
         // Nobody makes a session on it meanwhile. Forks go on: they stand on a source that another session stands on, so that the scan finds
         // one of them, and those of a commit whose session is gone are like those of a source that was deleted with force.
         let _unused = self.source_use(id).write();
-        self.source_record(id)?;
+        let record = self.source_record(id)?;
         if !force {
             // Sessions that were queued before are seen then.
             self.shared.ports.journal.sync()?;
-            if let Some(user) = self.user_of(id)? {
+            if let Some(user) = self.user_of(id, &record)? {
                 return Err(Error::new(Reason::InUse, format!("{user} stands on {id}"))
                     .next("delete its sessions first, or delete with force"));
             }
@@ -280,11 +313,16 @@ impl Engine {
         Ok(())
     }
 
-    /// Some session that stands on a source.
-    fn user_of(&self, id: &SourceId) -> Result<Option<SessionId>> {
+    /// Some session that stands on a source. Those of another one that had its id before do not: that one was deleted with force.
+    fn user_of(&self, id: &SourceId, owner: &SourceRec) -> Result<Option<SessionId>> {
+        let mut versions = HashSet::new();
+        self.scan_versions(id, owner, None, &mut |version, _| {
+            versions.insert(version);
+            ControlFlow::Continue(())
+        })?;
         let mut user = None;
         self.shared.ports.journal.scan(Space::Session, b"s", Some(b"t"), &mut |key, value| {
-            if SessionRec::decode(value)?.source != *id {
+            if !versions.contains(&SessionRec::decode(value)?.version) {
                 return Ok(ControlFlow::Continue(()));
             }
             user = Some(SessionId::parse(&String::from_utf8_lossy(&key[1..]))?);
@@ -297,7 +335,22 @@ impl Engine {
         self.shared.read(Space::Source, id.as_str().as_bytes())?.ok_or_else(|| id.not_found())
     }
 
-    fn version_record(&self, id: &VersionId) -> Result<VersionRec> {
+    /// The source that a commit came from, which may have gone, and another one may have its id.
+    pub(crate) fn source_of_commit(&self, id: &CommitId, commit: &CommitRec) -> Result<SourceRec> {
+        let source = self.source_record(&commit.source)?;
+        if owns(&source, &commit.version, &self.version_record(&commit.version)?) {
+            return Ok(source);
+        }
+        let gone = &commit.source;
+        Err(Error::new(
+            Reason::SourceNotFound,
+            format!("the source of {id} was deleted; {gone} is another one"),
+        )
+        .with("id", gone.as_str())
+        .next("commit in a session of a source that is there, and promote that commit"))
+    }
+
+    pub(crate) fn version_record(&self, id: &VersionId) -> Result<VersionRec> {
         self.shared.read(Space::Version, id.as_str().as_bytes())?.ok_or_else(|| id.not_found())
     }
 
@@ -323,7 +376,17 @@ impl Engine {
     pub(crate) fn pick_version(&self, id: &SourceId, version: Option<VersionId>) -> Result<VersionId> {
         let info = self.get_source(id)?;
         if let Some(version) = version {
-            return Ok(version);
+            // It is of this id, but perhaps of another source that had it before.
+            return if owns(&info.record, &version, &self.version_record(&version)?) {
+                Ok(version)
+            } else {
+                Err(Error::new(
+                    Reason::VersionNotFound,
+                    format!("{version} is not of {id}, which was made after it"),
+                )
+                .with("id", version.as_str())
+                .next(format!("take one of its own: aether source show {id}")))
+            };
         }
         info.record.head.clone().ok_or_else(|| match info.state {
             SourceState::Running => Error::new(Reason::WrongState, format!("{id} is being imported"))
@@ -360,6 +423,15 @@ impl Engine {
 }
 
 const INTERRUPTED: &str = "the import was interrupted";
+
+/// Whether a version of a source's id is of this source, and not of one that had the id before and was deleted.
+///
+/// A version is not older than its source ([`Engine::import_time`]), and a source is younger than all versions that were made under its id
+/// before ([`Engine::follow_gone`]). Both are kept by comparing with what is on disk, so no clock that was set back can mix them up. The
+/// newest version is the source's own in any case: earlier servers did not keep the first rule.
+pub(crate) fn owns(source: &SourceRec, id: &VersionId, version: &VersionRec) -> bool {
+    version.created_ns >= source.created_ns || source.head.as_ref() == Some(id)
+}
 
 /// What a request says about a source that is there already: a name and labels that are given replace those it has.
 fn renamed(mut known: SourceRec, asked: SourceRec) -> SourceRec {

@@ -84,6 +84,14 @@ pub const MAX_TEXT_FILE_BYTES: u64 = 64 << 20;
 pub const MAX_PATCH_BYTES: usize = 8 << 20;
 /// Most lines of a patch: each takes memory beside its bytes.
 pub const MAX_PATCH_LINES: usize = 400_000;
+/// How long a change waits for the caches of other mounts to hear of it, in milliseconds. One that takes longer is not waited for again until it has caught up.
+pub const MAX_TELL_MS: u64 = 100;
+/// Bytes of packed references that one commit reads in all, to find what is checked out in the repositories of a session.
+pub const MAX_PACKED_REFS_BYTES: u64 = 256 << 20;
+/// Bytes of an answer that is kept for retries: the entries of a set of changes.
+pub const MAX_KEPT_ENTRIES_BYTES: usize = 8 << 20;
+/// Most leading components of paths that a patch is read without.
+pub const MAX_PATCH_STRIP: u32 = 1_024;
 /// Most lines of a file that a patch changes.
 pub const MAX_PATCHED_LINES: usize = 8 << 20;
 /// Most lines, of both texts and between the first and last that differ, that are compared to show a diff.
@@ -122,6 +130,8 @@ pub const MAX_ATTRIBUTES_BYTES: usize = 2 << 20;
 pub const MAX_ATTRIBUTES_LINES: usize = 40_000;
 /// Longest text from `$Id:` to the dollar sign or the end of the line, in bytes, of a file that a commit converts with `ident`.
 pub const MAX_IDENT_BYTES: usize = 1 << 20;
+/// Largest `.git/index` of a session that a commit reads, in bytes. Beyond it, a commit goes by the rules alone, and the server's log says so.
+pub const MAX_GIT_INDEX_BYTES: u64 = 256 << 20;
 /// Blobs below this size live compressed in packs, others as one raw file each, in bytes (DESIGN 2.6).
 pub const PACK_BLOB_BYTES: u64 = 256 << 10;
 /// Largest blob that a pack may hold, in bytes: one of `PACK_BLOB_BYTES` or more that came compressed stays so until it is first read.
@@ -204,6 +214,10 @@ pub const MAX_COMPARISONS: usize = 4;
 pub const MAX_PUSHES: usize = 8;
 /// Most of them to one repository, so that one that hangs leaves turns to others.
 pub const MAX_PUSHES_OF_REPOSITORY: usize = 2;
+/// Longest name of a branch that a commit is pushed to, in bytes.
+pub const MAX_BRANCH_BYTES: usize = 1024;
+/// Longest part of such a name between slashes, in bytes: git keeps a branch as a file of that name, and locks it with another that has `.lock` behind it.
+pub const MAX_BRANCH_PART_BYTES: usize = MAX_NAME_BYTES - ".lock".len();
 /// Longest time of one push, in seconds.
 pub const MAX_PUSH_S: u64 = 3_600;
 /// How long `git` may say nothing while it fetches an import, in seconds.

@@ -31,7 +31,7 @@ struct Check {
     name: String,
     status: &'static str,
     message: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
+    /// Empty when ok.
     next_step: String,
 }
 

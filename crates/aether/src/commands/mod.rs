@@ -11,6 +11,7 @@ mod mount;
 mod pages;
 mod promote;
 mod session;
+mod several;
 mod source;
 mod status;
 mod unmount;
@@ -58,12 +59,12 @@ impl Command {
     pub(crate) async fn run(self, cx: &Context) -> Result<(), Ended> {
         match self {
             Self::Source(command) => command.run(cx).await?,
-            Self::Session(command) => command.run(cx).await?,
+            Self::Session(command) => return command.run(cx).await,
             Self::Mount(command) => command.run(cx).await?,
             Self::Unmount(command) => return command.run(cx).await,
             Self::Status(command) => return command.run(cx).await,
             Self::Doctor(command) => return command.run(cx).await,
-            Self::Fs(command) => command.run(cx).await?,
+            Self::Fs(command) => return command.run(cx).await,
             Self::Checkpoint(command) => command.run(cx).await?,
             Self::Commit(command) => command.run(cx).await?,
             Self::Promote(command) => command.run(cx).await?,

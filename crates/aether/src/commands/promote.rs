@@ -14,8 +14,8 @@ pub(crate) struct Promote {
     #[arg(value_parser = values::commit_id)]
     commit: CommitId,
     /// Branch to push; default: aether/SESSION
-    #[arg(long, default_value = "", hide_default_value = true)]
-    branch: String,
+    #[arg(long, value_parser = values::branch)]
+    branch: Option<String>,
     /// Replace the branch only if it is still at this git commit, also when that is no fast-forward
     #[arg(long, default_value = "", hide_default_value = true, value_name = "OID")]
     if_branch_oid: String,
@@ -28,7 +28,7 @@ impl Promote {
     pub(crate) async fn run(self, cx: &Context) -> Result<()> {
         let request = api::PromoteRequest {
             commit_id: self.commit.to_string(),
-            branch: self.branch,
+            branch: self.branch.unwrap_or_default(),
             if_branch_oid: self.if_branch_oid,
             if_branch_absent: self.if_branch_absent,
         };

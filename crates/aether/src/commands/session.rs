@@ -1,6 +1,8 @@
 //! `aether session`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
 
+use crate::cli::Ended;
 use crate::commands::pages;
+use crate::commands::several::Several;
 use crate::context::Context;
 use crate::imports;
 use crate::output::{fields, shown};
@@ -166,29 +168,27 @@ pub(crate) struct Delete {
 }
 
 impl Command {
-    pub(crate) async fn run(self, cx: &Context) -> Result<()> {
+    pub(crate) async fn run(self, cx: &Context) -> Result<(), Ended> {
         match self {
-            Self::Create(c) => create(cx, c).await,
-            Self::List(c) => list(cx, c).await,
+            Self::Create(c) => create(cx, c).await?,
+            Self::List(c) => list(cx, c).await?,
             Self::Show(c) => {
                 let request = api::GetSessionRequest { session_id: c.session.to_string() };
                 show(cx, &cx.client()?.get_session(request).await?);
-                Ok(())
             }
-            Self::Update(c) => update(cx, c).await,
-            Self::Fork(c) => fork(cx, c).await,
+            Self::Update(c) => update(cx, c).await?,
+            Self::Fork(c) => fork(cx, c).await?,
             Self::Archive(c) => {
                 let request = api::ArchiveSessionRequest { session_id: c.session.to_string() };
                 show(cx, &cx.client()?.archive_session(request).await?);
-                Ok(())
             }
             Self::Resume(c) => {
                 let request = api::ResumeSessionRequest { session_id: c.session.to_string() };
                 show(cx, &cx.client()?.resume_session(request).await?);
-                Ok(())
             }
-            Self::Delete(c) => delete(cx, c).await,
+            Self::Delete(c) => return delete(cx, c).await,
         }
+        Ok(())
     }
 }
 
@@ -304,20 +304,21 @@ async fn fork(cx: &Context, c: Fork) -> Result<()> {
     Ok(())
 }
 
-async fn delete(cx: &Context, c: Delete) -> Result<()> {
+async fn delete(cx: &Context, c: Delete) -> Result<(), Ended> {
     let client = cx.client()?;
-    let mut deleted = Vec::new();
+    let mut several = Several::new(cx, "session_id");
     for session in &c.sessions {
         let request = api::DeleteSessionRequest {
             session_id: session.to_string(),
             force: c.force,
             etag: c.etag.clone(),
         };
-        client.delete_session(request).await?;
-        deleted.push(session.to_string());
+        match client.delete_session(request).await {
+            Ok(_) => several.done(session.as_str()),
+            Err(error) => several.failed(session.as_str(), error),
+        }
     }
-    cx.out.result(&serde_json::json!({ "deleted": deleted }), |_| String::new());
-    Ok(())
+    several.end("deleted")
 }
 
 fn show(cx: &Context, s: &api::Session) {

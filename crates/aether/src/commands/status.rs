@@ -6,7 +6,7 @@ use crate::failure::exit_code;
 use crate::mount::{Live, Record, ask, records};
 use crate::output::{painted_fields, shown, table};
 use afs_client::api;
-use afs_fuse::Health;
+use afs_fuse::{Health, MountEntry};
 use afs_types::{Error, Reason, Result};
 use clap::Args;
 use serde_json::json;
@@ -20,6 +20,8 @@ pub(crate) struct Status {}
 struct Mounted {
     dir: PathBuf,
     name: String,
+    /// The process whose mount of all sessions it is, if it is one.
+    server: Option<u32>,
     health: &'static str,
     record: Option<Record>,
     live: Option<Live>,
@@ -64,7 +66,7 @@ async fn mounts() -> Result<Vec<Mounted>> {
     let mut tasks = Vec::new();
     for mount in afs_fuse::mounts()? {
         let record = known.iter().position(|r| r.dir == mount.dir).map(|i| known.swap_remove(i));
-        tasks.push(tokio::task::spawn_blocking(move || look(mount.dir, mount.name, record)));
+        tasks.push(tokio::task::spawn_blocking(move || look(mount, record)));
     }
     let mut all = Vec::new();
     for task in tasks {
@@ -75,7 +77,9 @@ async fn mounts() -> Result<Vec<Mounted>> {
 
 /// How a mount is. The process that serves it is asked, if it is one of ours, and not the mount itself: with the server gone, that would hold the
 /// question, and this program with it, for as long as the mount has patience.
-fn look(dir: PathBuf, name: String, record: Option<Record>) -> Mounted {
+fn look(mount: MountEntry, record: Option<Record>) -> Mounted {
+    let server = mount.server();
+    let MountEntry { dir, name, .. } = mount;
     let live = record.as_ref().and_then(ask);
     let health = match (&record, &live) {
         (Some(_), Some(live)) if live.connected => "ok",
@@ -87,7 +91,7 @@ fn look(dir: PathBuf, name: String, record: Option<Record>) -> Mounted {
             Health::Alive => "ok",
         },
     };
-    Mounted { dir, name, health, record, live }
+    Mounted { dir, name, server, health, record, live }
 }
 
 fn to_json(m: &Mounted) -> serde_json::Value {
@@ -97,7 +101,8 @@ fn to_json(m: &Mounted) -> serde_json::Value {
 fn listing(mounts: &[Mounted]) -> String {
     let rows = mounts.iter().map(|m| {
         let count = |name: &str| m.live.as_ref().and_then(|l| l.counters.get(name)).copied().unwrap_or(0);
-        let pid = m.record.as_ref().map(|r| r.pid.to_string()).unwrap_or_default();
+        let pid =
+            m.record.as_ref().map(|r| r.pid).or(m.server).map(|pid| pid.to_string()).unwrap_or_default();
         let revision = m.live.as_ref().map(|l| l.revision.to_string()).unwrap_or_default();
         let trouble = match (&m.live, &m.record) {
             (Some(live), _) if live.down_seconds > 0 => {
@@ -109,7 +114,10 @@ fn listing(mounts: &[Mounted]) -> String {
         };
         [
             m.dir.display().to_string(),
-            m.name.trim_start_matches("aether:").to_owned(),
+            match m.server {
+                Some(_) => "all, of a server".to_owned(),
+                None => m.name.trim_start_matches("aether:").to_owned(),
+            },
             m.health.to_owned(),
             pid,
             revision,

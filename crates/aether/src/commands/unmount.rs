@@ -1,12 +1,15 @@
 //! `aether unmount`: takes mounts away and says what their ends said. It decides nothing that the server does not.
 //!
 //! Guarantees: success means that the process behind each mount has said that everything written is on the server's disk. Whatever
-//! else becomes of it is a failure with a reason: lost changes, a server that is gone, a process that was killed or never told us.
+//! else becomes of it is a failure with a reason: lost changes, a server that is gone, a process that was killed or never told us. The mount in
+//! which a server shows all sessions is that server's, and is left to it.
 
 use crate::cli::Ended;
+use crate::commands::several::Several;
 use crate::context::Context;
-use crate::failure::{describe, error_of, exit_code};
+use crate::failure::error_of;
 use crate::mount::{End, Record, end_of, record_at, records, wait_gone};
+use afs_fuse::{Health, MountEntry};
 use afs_types::{Error, Reason, Result};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -38,24 +41,20 @@ impl Unmount {
             true => records()?.into_iter().map(|record| record.dir).collect(),
             false => self.dirs,
         };
-        let (mut gone, mut first_code) = (Vec::new(), None);
+        let mut several = Several::new(cx, "dir");
         for dir in dirs {
             let ended = match take_away(&dir, self.force).await {
                 Ok(served) => {
-                    gone.push(dir.clone());
+                    several.done(dir.display().to_string());
                     end(served).await
                 }
                 Err(error) => Err(error),
             };
-            // With several, one that fails must not keep the others, and each failure is told.
             if let Err(error) = ended {
-                let error = error.with("dir", dir.display().to_string());
-                cx.out.complain(&describe(&error, cx.out.json, &cx.out.talk_style));
-                first_code.get_or_insert(exit_code(error.reason));
+                several.failed(dir.display().to_string(), error);
             }
         }
-        cx.out.result(&serde_json::json!({ "unmounted": gone }), |_| String::new());
-        first_code.map_or(Ok(()), |code| Err(Ended::Reported(code)))
+        several.end("unmounted")
     }
 }
 
@@ -63,13 +62,34 @@ impl Unmount {
 async fn take_away(dir: &Path, force: bool) -> Result<Option<Record>> {
     let place = afs_fuse::resolve(dir)?;
     let served = record_at(&place)?;
-    let task = tokio::task::spawn_blocking(move || afs_fuse::unmount_path(&place, force));
+    let task = tokio::task::spawn_blocking(move || {
+        leave_to_server(&place, force)?;
+        afs_fuse::unmount_path(&place, force)
+    });
     match task.await.map_err(|e| Error::new(Reason::Internal, format!("unmount: {e}")))? {
         // Another unmount, or a signal, was first: its process is ending.
         Err(e) if e.reason == Reason::MountNotFound && served.as_ref().is_some_and(Record::is_alive) => {
             Ok(served)
         }
         unmounted => unmounted.map(|()| served),
+    }
+}
+
+/// Refuses the mount of a server that runs: it would go on without it, and mount it no more. One that hangs, or was stopped, holds all who
+/// look into its mount, and is taken away by force as others are.
+fn leave_to_server(place: &Path, force: bool) -> Result<()> {
+    let mounts = afs_fuse::mounts()?;
+    let Some(pid) = mounts.iter().rfind(|m| m.dir == place).and_then(MountEntry::server) else {
+        return Ok(());
+    };
+    match afs_fuse::health(place) {
+        Health::Dead => Ok(()),
+        Health::Unresponsive if force => Ok(()),
+        Health::Alive | Health::Unresponsive => Err(Error::new(
+            Reason::InUse,
+            format!("{} is the mount of all sessions of a server, process {pid}", place.display()),
+        )
+        .next(format!("stop the server, which takes its mount away: kill {pid}"))),
     }
 }
 

@@ -136,13 +136,15 @@ impl Vfs for Remote {
     }
 
     fn watch(&self, sink: InvalidationSink) -> WatchGuard {
-        self.mount.listen(Arc::new(move |change| {
-            sink(match change {
+        let arrivals = sink.clone();
+        let report = move |change| {
+            sink.report(match change {
                 Change::Inode { ino, data } => Invalidation::Inode { ino, data },
                 Change::Entry { parent, name } => Invalidation::Entry { parent, name: name.into() },
                 Change::Everything => Invalidation::Everything,
             });
-        }));
+        };
+        self.mount.listen(Arc::new(report), Arc::new(move |patience| arrivals.settle(patience)));
         WatchGuard::none() // ends with the attachment
     }
 

@@ -2,8 +2,8 @@
 
 use crate::mem_fs::MemFs;
 use afs_fuse::{
-    Allocate, AllocateAction, Attr, Caller, Caps, CopyRange, Invalidation, OpenMode, RenameMode, Seek,
-    SetAttr, SetTime, Vfs, WriteMode, XattrMode,
+    Allocate, AllocateAction, Attr, Caller, Caps, CopyRange, Invalidation, InvalidationSink, OpenMode,
+    RenameMode, Seek, SetAttr, SetTime, Vfs, WriteMode, XattrMode,
 };
 use afs_proto::{to_status, v1};
 use afs_types::{Error, NameRef, Reason, Result};
@@ -45,9 +45,8 @@ impl World {
         let fs = MemFs::new(Caps::default());
         let changes = broadcast::Sender::new(1024);
         let sender = changes.clone();
-        let guard = fs.watch(Arc::new(move |change| {
-            let _ = sender.send(message(change)); // nobody may be attached
-        }));
+        let report = move |change| drop(sender.send(message(change))); // nobody may be attached
+        let guard = fs.watch(InvalidationSink::new(report, |_| true));
         std::mem::forget(guard);
         Arc::new(Self {
             fs,
@@ -339,6 +338,7 @@ impl BridgeService for Fake {
             instance_id: String::new(),
             epoch: 1,
             session_created_ns: 1,
+            knows_sent_before: false,
             lost_changes: r.seen_epoch != 0 && r.seen_revision > self.world.revision.load(Ordering::SeqCst),
         }))
     }

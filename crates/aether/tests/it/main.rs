@@ -7,6 +7,7 @@
 mod bed;
 mod bridge;
 mod cli;
+mod coherence;
 mod git;
 #[path = "../../../afs-fuse/tests/it/isolation.rs"]
 mod isolation;

@@ -1,10 +1,11 @@
 //! What people and scripts rely on, against the real server: the commands of the README as they stand there, what `--json` prints, ids on
 //! stdout, exit codes, and errors that say what to do.
 
-use crate::bed::{Bed, sh};
+use crate::bed::{Bed, eventually, sh};
 use serde_json::Value;
-use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, pipe};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -22,13 +23,23 @@ struct Real {
 
 impl Real {
     fn start() -> Self {
+        Self::start_as("error", |_, _| ())
+    }
+
+    /// With its own mount of all sessions at `all`, and its log in `log`.
+    fn start_mounted() -> Self {
+        Self::start_as("warn", |bed, command| {
+            command.arg("--mount").arg(bed.path("all")).stderr(File::create(bed.path("log")).unwrap());
+        })
+    }
+
+    fn start_as(log_level: &str, more: impl FnOnce(&Bed, &mut Command)) -> Self {
         let mut bed = Bed::new("");
-        let mut child = Command::new(server_program())
-            .args(["dev", "--listen", "127.0.0.1:0", "--log-level", "error", "--data"])
-            .arg(bed.path("data"))
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(server_program());
+        command.args(["dev", "--listen", "127.0.0.1:0", "--log-level", log_level, "--data"]);
+        command.arg(bed.path("data")).stdout(Stdio::piped());
+        more(&bed, &mut command);
+        let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         let endpoint = lines.find_map(|line| {
             line.strip_prefix("endpoint:").map(|rest| rest.split_whitespace().next().unwrap().to_owned())
@@ -222,8 +233,12 @@ fn json_has_the_fields_that_are_documented() {
     check(&["status"], &["endpoint", "error", "mounts", "server"]);
     check(&["version"], &["api", "client", "server"]);
     check(&["session", "delete", &id], &["deleted"]);
-    for name in ["name", "status", "message"] {
-        assert!(bed.json(&["doctor"])[0][name].is_string());
+    let (_, checks, _) = bed.try_run(&["doctor", "--json"]);
+    let checks: Value = serde_json::from_str(&checks).unwrap();
+    assert!(checks.as_array().unwrap().iter().any(|check| check["status"] == "ok"), "{checks}");
+    for check in checks.as_array().unwrap() {
+        assert_eq!(keys(check), ["message", "name", "next_step", "status"]);
+        assert_eq!(check["next_step"] == "", check["status"] == "ok", "{check}");
     }
 }
 
@@ -261,9 +276,231 @@ fn exit_codes_and_next_steps() {
     );
     let problem = real.fails(&["promote", &commit, "--branch", "theirs"], 4, "PROMOTE_CONFLICT");
     assert!(problem["next_steps"][0].as_str().unwrap().contains("another branch"), "{problem}");
+    // A script whose variable is empty: nothing is pushed anywhere.
+    let (code, _, stderr) = bed.try_run(&["promote", &commit, "--branch", ""]);
+    assert!(code == 2 && stderr.contains("--branch"), "{code} {stderr}");
+    sh(&bed.path("repo"), "test -z \"$(git for-each-ref refs/heads/aether)\"");
     // A session where a commit is wanted: the argument is named, and what it should look like.
     let (code, _, stderr) = bed.try_run(&["promote", &id]);
     assert!(code == 2 && stderr.contains("COMMIT") && stderr.contains("cmt_"), "{stderr}");
+}
+
+#[test]
+fn what_this_version_does_not_support_is_wrong_usage_and_says_what_there_is_instead() {
+    let real = Real::start();
+    sh(
+        &real.bed.path(""),
+        "git init -q --object-format=sha256 sha; cd sha; git commit -q --allow-empty -m x",
+    );
+    let problem = real.fails(&["session", "create", "--git", "sha"], 2, "UNSUPPORTED");
+    let next = problem["next_steps"][0].as_str().unwrap();
+    assert!(next.contains("SHA-1") && next.contains("--local"), "{problem}");
+}
+
+/// The first that failed kept the others, and nothing said which had been done.
+#[test]
+fn every_target_is_tried_and_stdout_says_what_was_done() {
+    let real = Real::start();
+    let bed = &real.bed;
+    let (a, b) = (real.id(&["session", "create", "--empty"]), real.id(&["session", "create", "--empty"]));
+    let files = ["1", "nope", "2"].map(|name| format!("{a}:/{name}"));
+    let [one, nope, two] = files.each_ref().map(String::as_str);
+    bed.run(&["fs", "write", one, "--content", "one\n"]);
+    bed.run(&["fs", "write", two, "--content", "two\n"]);
+    bed.run(&["fs", "write", "-p", &format!("{a}:/full/x"), "--content", "x"]);
+    let fails = |args: &[&str], want: &str, failures: &[(&str, &str, &str)]| {
+        let (code, out, err) = bed.try_run(&[args, &["--json"]].concat());
+        assert_eq!((code, out.as_str()), (3, want), "{args:?}: {err}");
+        assert_eq!(err.lines().count(), failures.len(), "{args:?}: {err}");
+        for (line, (reason, key, target)) in err.lines().zip(failures) {
+            let problem: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+            assert_eq!(
+                (&problem["reason"], &problem["metadata"][key]),
+                (&(*reason).into(), &(*target).into())
+            );
+        }
+    };
+    fails(&["fs", "cat", one, nope, two], "one\ntwo\n", &[("NOT_FOUND", "target", nope)]);
+    let removed = format!("{{\"removed\":[\"{one}\",\"{two}\"]}}\n");
+    fails(&["fs", "rm", one, nope, two], &removed, &[("NOT_FOUND", "target", nope)]);
+    // The exit code is that of the first.
+    let full = format!("{a}:/full");
+    let (code, _, err) = bed.try_run(&["fs", "rm", nope, &full, "--json"]);
+    assert_eq!((code, err.lines().count()), (3, 2), "{err}");
+    let (code, _, err) = bed.try_run(&["fs", "rm", &full, nope, "--json"]);
+    assert_eq!((code, err.lines().count()), (4, 2), "{err}");
+    fails(
+        &["session", "delete", &a, "sess_nobody", &b],
+        &format!("{{\"deleted\":[\"{a}\",\"{b}\"]}}\n"),
+        &[("SESSION_NOT_FOUND", "session_id", "sess_nobody")],
+    );
+    assert_eq!(bed.json(&["session", "list"]), Value::Array(Vec::new()));
+}
+
+/// The server says it in fields of its API; who types commands has flags.
+#[test]
+fn next_steps_are_said_in_flags() {
+    let real = Real::start();
+    let bed = &real.bed;
+    let id = real.id(&["session", "create", "--git", "repo@main"]);
+    sh(&bed.path(""), "mkdir q; echo x > q/f; ln -s f q/l");
+    let at = |path: &str| format!("{id}:{path}");
+    bed.run(&["fs", "put", "-r", "q", &at("/q")]);
+    bed.run(&["fs", "write", &at("/twice"), "--content", "a\na\n"]);
+    bed.run(&["checkpoint", "create", &id]);
+    let same = real.id(&["session", "create", "--git", "repo@main"]);
+    for (args, want) in [
+        (&["fs", "put", "q/f", &at("/no/such/f")][..], "-p"),
+        (&["fs", "cp", &at("/q/f"), &at("/no/such/f")], "`aether fs mkdir -p`"),
+        (&["fs", "cp", &at("/q"), &at("/r")], "-r"),
+        (&["fs", "rm", &at("/q")], "-r"),
+        (&["fs", "put", "-r", "q", &at("/q")], "`aether fs rm`"),
+        (&["fs", "mv", &at("/twice"), &at("/q/f")], "--overwrite"),
+        (&["fs", "edit", &at("/twice"), "--old", "a", "--new", "b"], "--all"),
+        (&["fs", "grep", "(", &at("/")], "-F"),
+        (&["commit", "create", &same, "-m", "m"], "--allow-empty"),
+    ] {
+        let (code, _, text) = bed.try_run(args);
+        let next = text.lines().find_map(|line| line.strip_prefix("next: ")).unwrap_or_default();
+        assert!(code != 0 && next.contains(want), "{args:?}: {text}");
+        for field in ["create_parents", "set recursive", "allow overwriting", "replace_all", "fixed_string"] {
+            assert!(!next.contains(field), "{args:?}: {text}");
+        }
+        let (_, _, problem) = bed.try_run(&[args, &["--json"]].concat());
+        let problem: Value = serde_json::from_str(&problem).unwrap_or_else(|e| panic!("{e}: {problem}"));
+        assert_eq!(problem["next_steps"][0], next, "{args:?}");
+    }
+}
+
+/// `aether ... | head` has seen enough: that is no failure of the command, whichever it is. A full disk is one.
+#[test]
+fn a_closed_stdout_ends_every_command_quietly() {
+    let real = Real::start();
+    let bed = &real.bed;
+    let id = real.id(&["session", "create", "--git", "repo@main"]);
+    let (big, root) = (format!("{id}:/big"), format!("{id}:/"));
+    let line = format!("hit{}\n", "-".repeat(60));
+    fs::write(bed.path("big"), line.repeat(1 << 15)).unwrap();
+    bed.run(&["fs", "put", "big", &big]);
+    bed.run(&["fs", "write", &format!("{id}:/README.md"), "--content", "changed\n"]);
+    let run = |args: &[&str], stdout: Stdio| {
+        let output = bed.command(args).stdout(stdout).stderr(Stdio::piped()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for args in [
+        &["fs", "cat", &big][..],
+        &["fs", "cat", &big, &big],
+        &["fs", "get", &big, "-"],
+        &["fs", "ls", &root],
+        &["fs", "ls", "-0", &root],
+        &["fs", "tree", &root],
+        &["fs", "stat", &big],
+        &["fs", "glob", &root, "**"],
+        &["fs", "grep", "hit", &root],
+        &["fs", "manifest", &root],
+        &["diff", &id, "/README.md"],
+        &["diff", &id, "--json", "/README.md"],
+        &["session", "list"],
+        &["session", "list", "--json"],
+        &["session", "show", &id],
+        &["source", "list"],
+        &["status"],
+        &["version"],
+        &["config", "show"],
+        &["completion", "bash"],
+        &["--help"],
+    ] {
+        let (reader, writer) = pipe().unwrap();
+        drop(reader);
+        assert_eq!(run(args, writer.into()), (Some(0), String::new()), "{args:?}");
+    }
+    // One that reads a little first.
+    let mut child =
+        bed.command(&["fs", "cat", &big]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(
+        (output.status.code(), output.stderr.as_slice(), first.as_str()),
+        (Some(0), &b""[..], line.as_str())
+    );
+    for args in [&["fs", "cat", &big][..], &["session", "list"]] {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let (code, said) = run(args, full.into());
+        assert!(code == Some(8) && said.contains("write to stdout"), "{args:?}: {code:?} {said}");
+    }
+}
+
+#[test]
+fn put_and_get_of_a_directory_count_the_same() {
+    let real = Real::start();
+    let id = real.id(&["session", "create", "--empty"]);
+    let to = format!("{id}:/q");
+    sh(&real.bed.path(""), "mkdir -p q/d/e; echo a > q/a; echo b > q/d/b; ln -s a q/l");
+    // d, d/e, a, d/b, l: what is below, not the directory itself.
+    let counted = serde_json::json!({ "entries": 5 });
+    assert_eq!(real.bed.json(&["fs", "put", "-r", "q", &to]), counted);
+    assert_eq!(real.bed.json(&["fs", "get", "-r", &to, "back"]), counted);
+    sh(&real.bed.path(""), "diff -r --no-dereference q back");
+}
+
+#[test]
+fn a_sparse_file_comes_back_sparse() {
+    let real = Real::start();
+    let bed = &real.bed;
+    let id = real.id(&["session", "create", "--empty"]);
+    sh(
+        &bed.path(""),
+        "mkdir q; truncate -s 16M q/f; printf x | dd of=q/f bs=1 seek=8388609 conv=notrunc status=none",
+    );
+    let taken = |name: &str| fs::metadata(bed.path(name)).unwrap().blocks() * 512;
+    assert!(taken("q/f") < 1 << 20, "no holes on this file system: {}", taken("q/f"));
+    bed.run(&["fs", "put", "-r", "q", &format!("{id}:/q")]);
+    bed.run(&["fs", "get", "-r", &format!("{id}:/q"), "back"]);
+    bed.run(&["fs", "get", &format!("{id}:/q/f"), "one"]);
+    sh(&bed.path(""), "cmp q/f back/f; cmp q/f one");
+    assert!(taken("back/f") < 1 << 20 && taken("one") < 1 << 20, "{} {}", taken("back/f"), taken("one"));
+}
+
+/// It was taken from under the server, which went on without it; what a server that was killed has left must go all the same.
+#[test]
+fn unmount_leaves_the_mount_of_a_server_to_it_while_it_runs() {
+    let mut real = Real::start_mounted();
+    let (all, pid) = (real.bed.path("all"), real.child.id().to_string());
+    let dir = all.to_str().unwrap();
+    for force in [&[][..], &["--force"]] {
+        let (code, out, err) = real.bed.try_run(&[&["unmount", dir, "--json"], force].concat());
+        assert_eq!((code, out.as_str()), (4, "{\"unmounted\":[]}\n"), "{err}");
+        let problem: Value = serde_json::from_str(&err).unwrap_or_else(|e| panic!("{e}: {err}"));
+        assert_eq!((&problem["reason"], &problem["metadata"]["dir"]), (&"IN_USE".into(), &dir.into()));
+        let next = problem["next_steps"][0].as_str().unwrap();
+        assert!(next.contains("stop the server") && next.contains(&pid), "{next}");
+    }
+    let listed = real.bed.run(&["status"]);
+    assert!(listed.lines().any(|line| line.contains(dir) && line.contains(&pid)), "{listed}");
+    real.child.kill().unwrap();
+    real.child.wait().unwrap();
+    let (code, out, err) = real.bed.try_run(&["unmount", dir, "--json"]);
+    assert_eq!((code, out), (6, format!("{{\"unmounted\":[\"{dir}\"]}}\n")), "{err}");
+    assert!(afs_fuse::mounts().unwrap().iter().all(|mount| mount.dir != all));
+}
+
+#[test]
+fn a_server_whose_mount_is_taken_away_says_so() {
+    let real = Real::start_mounted();
+    let check = || {
+        let (_, out, err) = real.bed.try_run(&["doctor", "--json"]);
+        let checks: Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}{err}"));
+        let found = checks.as_array().unwrap().iter().find(|check| check["name"] == "server mount").cloned();
+        found.unwrap_or_else(|| panic!("{checks}"))
+    };
+    let log = || fs::read_to_string(real.bed.path("log")).unwrap();
+    assert_eq!(check()["status"], "ok");
+    afs_fuse::unmount_path(&real.bed.path("all"), false).unwrap();
+    let found = check();
+    assert_eq!(found["status"], "warning", "{found}");
+    assert!(found["next_step"].as_str().unwrap().contains("restart the server"), "{found}");
+    eventually("the log says it", || log().contains("taken away") && log().contains("restart the server"));
 }
 
 /// Names that are not text, and targets with `%`, go in and come out as they are.

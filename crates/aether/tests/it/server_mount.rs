@@ -67,6 +67,17 @@ fn whoever_is_answered_finds_the_mount() {
 }
 
 #[test]
+fn a_mount_that_was_taken_away_is_there_again_after_a_restart() {
+    let mut real = Real::start();
+    let id = real.session(None);
+    afs_fuse::unmount_path(&real.all, false).unwrap();
+    assert!(!real.dir(&id).exists());
+    // The end of a server that has no mount any more is in order, too.
+    real.restart();
+    assert!(real.dir(&id).is_dir());
+}
+
+#[test]
 fn a_refused_end_of_a_session_leaves_no_mount_behind() {
     let real = Real::start();
     let id = real.session(None);

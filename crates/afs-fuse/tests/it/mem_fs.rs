@@ -75,7 +75,7 @@ impl MemFs {
 
     fn report(&self, change: Invalidation) {
         for sink in self.sinks.lock().iter() {
-            sink(change.clone());
+            sink.report(change.clone());
         }
     }
 

@@ -65,8 +65,8 @@ fn headers(input: &MessageDescriptor) -> Vec<Value> {
     if has("precondition") {
         let text = "As `precondition.if_etag`: one entity tag, several, or `*`. A weak one never fits.";
         found.push(header("If-Match", text, json!({"type": "string", "pattern": patterns::etags(false)})));
-        let text = "As `precondition.if_absent`.";
-        found.push(header("If-None-Match", text, json!({"type": "string", "const": "*"})));
+        let text = "As `precondition.if_absent`: `*`. A list in which nothing is says nothing.";
+        found.push(header("If-None-Match", text, json!({"type": "string", "pattern": patterns::any_etag()})));
     }
     if has("etag") || has("session") {
         let text = "One entity tag, as the `etag` of the session, or `*`. A weak one never fits.";

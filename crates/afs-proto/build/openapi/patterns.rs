@@ -135,14 +135,24 @@ pub(crate) fn path() -> String {
     format!("^/*({name}(/+{name})*/*)?$")
 }
 
-/// A list of entity tags, or `*`; `one`: a single one. Quotes are optional, as the server takes them.
+/// White space around what a header lists.
+const SPACE: &str = "[ \\t]*";
+/// Elements that are empty (RFC 9110 §5.6.1).
+const NOTHING: &str = "[ \\t,]*";
+
+/// A list of entity tags, or `*`; `one`: a single one. Quotes are optional, and elements may be empty, as the server takes them.
 pub(crate) fn etags(one: bool) -> String {
     // Anything but controls, spaces and quotes; outside of quotes no comma either, and not the asterisk alone.
     let (quoted, bare, no_star) =
         ("[^\\x00-\\x20\"\\x7f]", "[^\\x00-\\x20\",\\x7f]", "[^\\x00-\\x20\"*,\\x7f]");
     let tag = format!("(W/)?(\"{quoted}*\"|{bare}*{no_star}{bare}*)");
-    let more = if one { String::new() } else { format!("( *, *{tag})*") };
-    format!("^(\\*|{tag}{more})$")
+    let more = if one { String::new() } else { format!("({SPACE},{NOTHING}{tag})*") };
+    format!("^({SPACE}\\*{SPACE}|{NOTHING}({tag}{more}{SPACE}(,{NOTHING})?)?)$")
+}
+
+/// `*`, or a list in which nothing is.
+pub(crate) fn any_etag() -> String {
+    format!("^({SPACE}\\*{SPACE}|{NOTHING})$")
 }
 
 /// Ids of git objects, or the empty text.
@@ -151,6 +161,8 @@ pub(crate) const OID_OR_EMPTY: &str = "^([0-9a-fA-F]{40})?$";
 pub(crate) const TOKEN_OR_EMPTY: &str = "^([0-9a-fA-F]{2})*$";
 /// Text without NUL.
 pub(crate) const NO_NUL: &str = "^[^\\x00]*$";
+/// What may be the address of a repository: no control characters, and no option of a program.
+pub(crate) const GIT_URL: &str = "^[^\\x00-\\x1f\\x7f-\\x9f-][^\\x00-\\x1f\\x7f-\\x9f]*$";
 /// Permission bits in octal.
 pub(crate) const OCTAL: &str = "^0*[0-7]{1,4}$";
 /// What an `Idempotency-Key` is made of.

@@ -133,7 +133,10 @@ fn write() -> Value {
         "description": "Makes or replaces a file as a whole; missing parent directories are made. No body makes an empty file.",
         "parameters": [
             if_match("Only if the file has this ETag, or one of several; `*`: only if it exists. A weak one never fits."),
-            header("If-None-Match", "Only if it does not exist.", json!({"type": "string", "const": "*"})),
+            header(
+                "If-None-Match", "`*`: only if it does not exist. A list in which nothing is says nothing.",
+                json!({"type": "string", "pattern": patterns::any_etag()})
+            ),
             idempotency_key("A retry with the same key has one effect and the same answer, for 24 h."),
             query("mode", "Permission bits of a new file, octal.", &json!({"type": "string", "pattern": patterns::OCTAL})),
             durability()

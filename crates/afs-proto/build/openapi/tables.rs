@@ -3,7 +3,8 @@
 //! Guarantees: every bound is one of `afs_types::limits`, so the document cannot fall behind. Lengths are of characters here and of bytes
 //! there, so a text that the schema allows can be too long all the same, and never the other way round.
 //!
-//! Deliberately absent: what depends on state, and what is too much for an expression: globs, names of branches, escapes in paths.
+//! Deliberately absent: what depends on state, and what is too much for an expression: globs, names of branches, addresses of
+//! repositories, escapes in paths. The comments in proto/ say it in words.
 
 use super::patterns as p;
 use super::rules::{Rule, Rules};
@@ -111,7 +112,7 @@ fn of_sessions() -> Vec<(&'static str, Rule)> {
         ("CreateSourceRequest.spec", any().required()),
         (
             "GitSpec.url",
-            like(json!({"minLength": 1, "maxLength": limits::MAX_PATH_BYTES, "pattern": p::NO_NUL}))
+            like(json!({"minLength": 1, "maxLength": limits::MAX_PATH_BYTES, "pattern": p::GIT_URL}))
                 .required(),
         ),
         ("GitSpec.ref", like(json!({"maxLength": limits::MAX_PATH_BYTES, "pattern": p::NO_NUL}))),
@@ -193,7 +194,7 @@ fn of_files() -> Vec<(&'static str, Rule)> {
         ("Replacement.new_text", any()),
         ("ApplyPatchRequest.patch", text(1, limits::MAX_PATCH_BYTES).required()),
         ("ApplyPatchRequest.format", any()),
-        ("ApplyPatchRequest.strip", any()),
+        ("ApplyPatchRequest.strip", most(limits::MAX_PATCH_STRIP.into())),
         ("SubmitChangesRequest.changes", any().each(json!({"maxItems": limits::MAX_CHANGES}))),
         ("Change.*", any()),
         ("WriteOp.content", any()),

@@ -171,8 +171,8 @@ impl Kind {
     fn value_of(&self, path: &str, text: String) -> Result<Value> {
         match self {
             Self::Bool => match text.as_str() {
-                "true" | "1" | "" => Ok(Value::Bool(true)),
-                "false" | "0" => Ok(Value::Bool(false)),
+                "true" => Ok(Value::Bool(true)),
+                "false" => Ok(Value::Bool(false)),
                 _ => Err(invalid(path, "true or false")),
             },
             Self::Double => text.parse().map(Value::Number).map_err(|_| invalid(path, "a number")),

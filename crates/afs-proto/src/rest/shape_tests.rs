@@ -148,6 +148,14 @@ fn query_parameters_become_the_type_of_their_field() {
     let second = pairs(&[("states", "SESSION_STATE_ACTIVE"), ("page_size", "1"), ("states", "GONE")]);
     let error = list.take_query(&mut Map::new(), second).unwrap_err();
     assert!(error.message().starts_with("states[1]: want one of "), "{error}");
+    let of_bool = |text: &str| {
+        let (mut fields, pair) = (Map::new(), ("force".to_owned(), text.to_owned()));
+        shape("DeleteSourceRequest").take_query(&mut fields, vec![pair]).map(|()| fields["force"].clone())
+    };
+    assert_eq!((of_bool("true").unwrap(), of_bool("false").unwrap()), (json!(true), json!(false)));
+    for bad in ["", "1", "0", "yes", "True", " true"] {
+        assert_eq!(of_bool(bad).unwrap_err().message(), "force: want true or false", "{bad:?}");
+    }
     let twice = list.take_query(&mut Map::new(), pairs(&[("filter", "a"), ("filter", "b")]));
     assert!(twice.is_err());
 }

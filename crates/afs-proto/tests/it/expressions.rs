@@ -138,13 +138,21 @@ fn entity_tags_are_those_that_are_read() {
     };
     let texts =
         ["*", "\"a\"", "a", "W/\"a\"", "\"a\", \"b\"", "\"a,b\"", "\"\"", "b ,c", "\"*\"", "d18-2", "*x"];
-    let wrong = ["\"a\"\"b\"", "\"a\"b", "a b", "\"", "\"a", "\"a b\"", "\"a\", *"];
-    same(&etags(false), texts.into_iter().chain(wrong), |text| read(text).is_some());
+    let empty = ["", ",", "\t, ,", ",\"a\"", "\"a\",", "\"a\" ,\t, \"b\" ,", " \"a\"\t", ", a ,, b,", " *\t"];
+    let texts = texts.into_iter().chain(empty);
+    let wrong =
+        ["\"a\"\"b\"", "\"a\"b", "a b", "\"", "\"a", "\"a b\"", "\"a\", *", ", *", "*,", "\"a\" \"b\""];
+    same(&etags(false), texts.clone().chain(wrong), |text| read(text).is_some());
     let one = |text: &str| match read(text) {
-        Some(Etags::List(list)) => list.len() == 1,
+        Some(Etags::List(list)) => list.len() <= 1,
         any => any.is_some(),
     };
-    same(&etags(true), texts.into_iter().chain(wrong), one);
+    same(&etags(true), texts.clone().chain(wrong), one);
+    let none = |text: &str| match read(text) {
+        Some(Etags::List(list)) => list.is_empty(),
+        any => any.is_some(),
+    };
+    same(&patterns::any_etag(), texts.chain(wrong), none);
 }
 
 #[test]
@@ -163,6 +171,11 @@ fn the_rest_is_as_it_says() {
         t.contains('a') && !t.contains('\0')
     });
     same(patterns::NO_NUL, ["", "a\n", "\0", "a\0b"], |text| !text.contains('\0'));
+    let addresses =
+        ["/a b", "h:\u{e9}", "https://h/-x", "x", "", "-x", "a\u{1}b", "a\u{7f}", "a\u{9f}", "\0", "\n"];
+    same(patterns::GIT_URL, addresses, |text| {
+        !text.is_empty() && !text.starts_with('-') && !text.chars().any(char::is_control)
+    });
     same(patterns::GRAPHIC, ["k", "!~", "a b", "\u{e9}", "\n"], |text| {
         text.bytes().all(|b| b.is_ascii_graphic())
     });

@@ -54,6 +54,7 @@ fn limits_are_those_of_the_server() {
         ("CreateCheckpointRequest", "name", "maxLength", limits::MAX_MESSAGE_BYTES),
         ("SubmitChangesRequest", "changes", "maxItems", limits::MAX_CHANGES),
         ("BatchReadFilesRequest", "paths", "maxItems", limits::MAX_READ_BATCH),
+        ("ApplyPatchRequest", "strip", "maximum", limits::MAX_PATCH_STRIP as usize),
         ("ApplyPatchRequest", "patch", "maxLength", limits::MAX_PATCH_BYTES),
         ("CreateDirectoryRequest", "mode", "maximum", 0o7777),
         // A character may stand for a third of a byte.

@@ -4,5 +4,5 @@ mod checks;
 mod grpc;
 mod limits;
 
-pub(crate) use checks::run as run_checks;
+pub(crate) use checks::{MOUNT_AGAIN, run as run_checks};
 pub(crate) use grpc::Admin;

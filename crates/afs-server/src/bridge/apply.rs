@@ -1,28 +1,35 @@
 //! Applies operations of a mount to its session.
 
 use super::registry::Mount;
+use super::resent::Resent;
 use super::wire::{attributes, failed};
 use crate::inode::{self, Allocate, By, Set, Time};
 use afs_proto::v1::op::Op as Kind;
 use afs_proto::v1::{self, Op, OpResult};
-use afs_session::{Attr, NewFile, RenameMode};
+use afs_session::{Attr, Did, NewFile, RenameMode};
 use afs_types::{Clock, Error, Reason, Result};
 
-/// Applies one operation, once.
-pub(crate) fn apply(mount: &Mount, clock: &dyn Clock, op: Op) -> OpResult {
+/// Applies one operation, once, also if it was sent to an earlier start of the server.
+pub(crate) fn apply(mount: &Mount, clock: &dyn Clock, op: Op, resent: Option<&Resent>) -> OpResult {
     let op_id = op.op_id;
-    let once = mount.replies.once(op_id, || match run(mount, clock, op) {
+    let once = mount.replies.once(op_id, || match run(mount, clock, op, resent) {
         Ok(result) => OpResult { op_id, ..result },
         Err(error) => failed(op_id, &error),
     });
     once.unwrap_or_else(|error| failed(op_id, &error))
 }
 
-fn run(mount: &Mount, clock: &dyn Clock, op: Op) -> Result<OpResult> {
-    let by = By { who: mount.who, op_id: op.op_id };
+fn run(mount: &Mount, clock: &dyn Clock, op: Op, resent: Option<&Resent>) -> Result<OpResult> {
+    let names = resent.map_or(&mount.names, |resent| &resent.names);
+    let by = By { who: mount.who, op_id: names.of_op(op.op_id) };
     let Some(kind) = op.op else { return Err(Error::invalid("op", "one of the operations")) };
     if mount.read_only && !matches!(kind, Kind::Open(v1::OpenOp { truncate: false, .. }) | Kind::Release(_)) {
         return Err(Error::new(Reason::ReadOnly, format!("{} is mounted read-only", mount.id)));
+    }
+    if let Some(resent) = resent
+        && let Some(did) = resent.became(&mount.session, &kind, by.op_id)?
+    {
+        return done_before(mount, &kind, did);
     }
     let s = &*mount.session;
     match kind {
@@ -59,6 +66,30 @@ fn run(mount: &Mount, clock: &dyn Clock, op: Op) -> Result<OpResult> {
         }
         Kind::Open(op) => open(mount, clock, &op, by),
         Kind::Release(op) => mount.release(op.inode).map(|()| done()),
+    }
+}
+
+/// The answer to what an earlier start of the server did; attributes are those of now.
+fn done_before(mount: &Mount, kind: &Kind, did: Did) -> Result<OpResult> {
+    let now = |ino: u64| mount.session.getattr(ino).map(|attr| changed(&attr));
+    match (kind, did) {
+        (Kind::Create(op), Did::Created(ino)) => {
+            let answer = now(ino)?;
+            if op.open {
+                mount.open(ino)?;
+            }
+            Ok(answer)
+        }
+        (Kind::Mkdir(_) | Kind::Symlink(_) | Kind::Mknod(_), Did::Created(ino)) => now(ino),
+        (Kind::Link(op), Did::Linked) => now(op.inode),
+        // The version before is not known: one that nobody has, so that what was cached of it goes.
+        (Kind::Write(op), Did::Written { offset, len }) => {
+            Ok(OpResult { count: len, offset, version_before: u64::MAX, ..now(op.inode)? })
+        }
+        (Kind::Unlink(_), Did::Unlinked) | (Kind::Rename(_), Did::Renamed) | (Kind::Xattr(_), Did::Xattr) => {
+            Ok(done())
+        }
+        _ => Err(Error::invalid("op_id", "a number that another kind of operation has not had")),
     }
 }
 

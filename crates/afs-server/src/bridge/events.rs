@@ -2,14 +2,16 @@
 //!
 //! Guarantees: at most [`MAX_WATCH_QUEUE`] wait for one mount, and all mounts' queues together have the bytes that `share` gives them;
 //! a change that finds no room makes its mount's queue one "everything", which takes next to nothing. A message has at most
-//! [`MAX_BATCH`] changes and [`MAX_BATCH_BYTES`], so that one on its way to a client that does not read is small, too.
+//! [`MAX_BATCH`] changes and [`MAX_BATCH_BYTES`], so that one on its way to a client that does not read is small, too. Whoever waits until a mount has taken
+//! note ([`Events::settle`]) waits for its word on a fence; one that is late is not waited for again until it gives it.
 
 use super::share::Share;
 use afs_proto::v1;
 use afs_session::Invalidation;
 use afs_types::limits::MAX_WATCH_QUEUE;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// Most invalidations of one message.
@@ -21,6 +23,8 @@ const MAX_BATCH_BYTES: usize = 16 << 10;
 pub(crate) struct Events {
     state: Mutex<State>,
     pub(crate) arrived: Notify,
+    /// The client has said how far it is.
+    acknowledged: Condvar,
 }
 
 struct State {
@@ -29,6 +33,12 @@ struct State {
     share: Share,
     /// The newest fence asked for, and the newest that was sent.
     fence: (u64, u64),
+    /// The newest fence up to which the client has taken note of everything, its kernel too.
+    noted: u64,
+    /// Something was pushed since a fence was asked for.
+    is_news: bool,
+    /// The client took too long, and has not said since how far it is.
+    is_late: bool,
 }
 
 /// What goes to a client next.
@@ -44,7 +54,15 @@ fn weight(change: &v1::Invalidation) -> usize {
 }
 
 impl State {
+    /// A mark behind everything so far.
+    fn mark(&mut self) -> u64 {
+        self.is_news = false;
+        self.fence.0 += 1;
+        self.fence.0
+    }
+
     fn push(&mut self, change: v1::Invalidation) {
+        self.is_news = true;
         if change.all || self.queue.len() >= MAX_WATCH_QUEUE || !self.share.take(weight(&change)) {
             // Not cleared: that would keep its memory.
             self.queue = VecDeque::from([v1::Invalidation { all: true, ..Default::default() }]);
@@ -76,8 +94,9 @@ impl State {
 impl Events {
     /// An empty queue.
     pub(crate) fn new(share: Share) -> Self {
-        let state = State { queue: VecDeque::new(), share, fence: (0, 0) };
-        Self { state: Mutex::new(state), arrived: Notify::new() }
+        let (noted, is_news, is_late) = (0, false, false);
+        let state = State { queue: VecDeque::new(), share, fence: (0, 0), noted, is_news, is_late };
+        Self { state: Mutex::new(state), arrived: Notify::new(), acknowledged: Condvar::new() }
     }
 
     /// Called by the engine after a change: never blocks.
@@ -88,12 +107,37 @@ impl Events {
 
     /// A mark behind everything that was pushed so far.
     pub(crate) fn fence(&self) -> u64 {
-        let mut state = self.state.lock();
-        state.fence.0 += 1;
-        let fence = state.fence.0;
-        drop(state);
+        let fence = self.state.lock().mark();
         self.arrived.notify_one();
         fence
+    }
+
+    /// Waits until the client has taken note of everything that was pushed so far; false when it takes longer than `patience`.
+    pub(crate) fn settle(&self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        let mut state = self.state.lock();
+        if state.is_news {
+            state.mark();
+            self.arrived.notify_one();
+        }
+        let fence = state.fence.0;
+        while state.noted < fence && !state.is_late && !patience.is_zero() {
+            if self.acknowledged.wait_until(&mut state, until).timed_out() {
+                state.is_late = state.noted < fence;
+            }
+        }
+        state.noted >= fence
+    }
+
+    /// The client has taken note of everything before a fence. One that was never sent says nothing.
+    pub(crate) fn acknowledge(&self, fence: u64) {
+        let mut state = self.state.lock();
+        if fence <= state.fence.1 {
+            state.noted = state.noted.max(fence);
+            state.is_late = false;
+        }
+        drop(state);
+        self.acknowledged.notify_all();
     }
 
     /// What is waiting, up to one message's worth; none if nothing is.
@@ -185,6 +229,36 @@ mod tests {
         // Four came after the one that found the queue full.
         assert!(left[0].all && left.len() == 5, "{}", left.len());
         assert!(events.take().is_none());
+    }
+
+    #[test]
+    fn who_is_late_is_waited_for_again_when_it_says_how_far_it_is() {
+        let events = unbounded();
+        let change = Invalidation { ino: 1, ..Invalidation::default() };
+        assert!(events.settle(Duration::ZERO), "there is nothing to take note of");
+        events.push(&change);
+        assert!(!events.settle(Duration::ZERO) && !events.state.lock().is_late, "only asked");
+        assert!(!events.settle(Duration::from_millis(1)));
+        // Would wait for ever.
+        assert!(!events.settle(Duration::from_secs(3600)));
+        events.acknowledge(7);
+        assert!(!events.settle(Duration::from_secs(3600)), "what was never sent is not noted");
+        assert_eq!(events.take().map(|w| (w.changes.len(), w.fence)), Some((1, 1)));
+        events.acknowledge(1);
+        assert!(events.settle(Duration::ZERO));
+        events.push(&change);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| events.settle(Duration::from_secs(3600)));
+            let fence = loop {
+                match events.take() {
+                    Some(waiting) if waiting.fence > 0 => break waiting.fence,
+                    _ => std::thread::yield_now(),
+                }
+            };
+            assert!(!waiting.is_finished());
+            events.acknowledge(fence);
+            assert!(waiting.join().unwrap());
+        });
     }
 
     #[test]

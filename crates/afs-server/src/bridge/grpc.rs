@@ -2,6 +2,7 @@
 
 use super::apply::apply;
 use super::registry::Mount;
+use super::resent::Resent;
 use super::tree::listings;
 use super::wire::attributes;
 use super::{LEASE, sync};
@@ -77,6 +78,7 @@ impl BridgeService for Bridge {
             epoch: self.0.engine.epoch(),
             lost_changes,
             session_created_ns: mount.session.created_ns(),
+            knows_sent_before: true,
         }))
     }
 
@@ -238,11 +240,14 @@ impl BridgeService for Bridge {
         if r.ops.len() > MAX_OPS {
             return Err(fail(Error::invalid("ops", format!("at most {MAX_OPS} operations in one call"))));
         }
+        let resent = |sent| Resent::read(&self.0.bridge, self.0.engine.epoch(), sent);
+        let resent = r.sent_before.as_ref().map(resent).transpose().map_err(fail)?;
         let clock = self.0.clock.clone();
         let (results, stamp) = self
             .on(&r.mount_id, move |mount| {
                 mount.replies.answered_below(r.answered_below);
-                let results: Vec<_> = r.ops.into_iter().map(|op| apply(mount, &*clock, op)).collect();
+                let apply = |op| apply(mount, &*clock, op, resent.as_ref());
+                let results: Vec<_> = r.ops.into_iter().map(apply).collect();
                 let s = &mount.session;
                 Ok((results, if r.durable { s.live_stamp()? } else { s.stamp() }))
             })

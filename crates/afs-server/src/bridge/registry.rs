@@ -3,6 +3,7 @@
 use super::LEASE;
 use super::events::Events;
 use super::replies::{ANSWER_BYTES, Replies};
+use super::resent::Names;
 use super::share::Common;
 use crate::reply::field;
 use afs_session::{Session, WatchGuard, Who};
@@ -28,6 +29,8 @@ pub(crate) struct Mount {
     pub(crate) who: Who,
     pub(crate) read_only: bool,
     pub(crate) replies: Replies,
+    /// What its changes are called in the journal.
+    pub(crate) names: Names,
     pub(crate) events: Arc<Events>,
     /// The newest Sync stream; older ones end.
     pub(crate) stream: AtomicU64,
@@ -39,9 +42,11 @@ pub(crate) struct Mount {
 impl Mount {
     fn new(id: MountId, session: Arc<Session>, who: Who, read_only: bool, room: &Room) -> Self {
         let events = Arc::new(Events::new(room.events.share()));
-        let sink = events.clone();
-        let watch = session.watch(who, Arc::new(move |change| sink.push(change)));
+        let (sink, arrivals) = (events.clone(), events.clone());
+        let settle = Arc::new(move |patience| arrivals.settle(patience));
+        let watch = session.watch(who, Arc::new(move |change| sink.push(change)), settle);
         Self {
+            names: Names::of(&id),
             id,
             session,
             who,

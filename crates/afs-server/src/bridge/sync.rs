@@ -51,8 +51,12 @@ pub(crate) fn start(app: Arc<App>, mount: Arc<Mount>, requests: Streaming<SyncRe
             let answer = tokio::select! {
                 () = events.arrived.notified() => continue,
                 request = next(&mut requests) => match request {
-                    Some(()) => {
+                    Some(request) => {
                         mount.renew();
+                        if request.acked_fence > 0 {
+                            mount.events.acknowledge(request.acked_fence);
+                            continue; // no heartbeat: nobody waits for an answer
+                        }
                         now(&mount)
                     }
                     None => return,
@@ -72,8 +76,10 @@ pub(crate) fn start(app: Arc<App>, mount: Arc<Mount>, requests: Streaming<SyncRe
     ReceiverStream::new(responses)
 }
 
-async fn next(requests: &mut (impl Stream<Item = Result<SyncRequest, Status>> + Unpin)) -> Option<()> {
-    requests.next().await.and_then(Result::ok).map(drop)
+async fn next(
+    requests: &mut (impl Stream<Item = Result<SyncRequest, Status>> + Unpin),
+) -> Option<SyncRequest> {
+    requests.next().await.and_then(Result::ok)
 }
 
 fn now(mount: &Mount) -> SyncResponse {

@@ -75,7 +75,7 @@ impl AllSessions {
 
     fn tell(&self, change: Invalidation) {
         let sink = self.sink.lock().clone();
-        sink.iter().for_each(|sink| sink(change.clone()));
+        sink.iter().for_each(|sink| sink.report(change.clone()));
     }
 
     /// The name of a session leads elsewhere, or nowhere.
@@ -108,13 +108,15 @@ impl AllSessions {
         let who = self.next_who.fetch_add(1, Ordering::Relaxed);
         let fs = OneSession::new(session.clone(), self.clock.clone(), who);
         let sink = self.sink.lock().clone();
+        let arrivals = sink.clone();
         let watch = session.watch_aside(
             who,
             Arc::new(move |change| {
                 if let Some(sink) = &sink {
-                    sink(shifted(slot, change.gone, invalidation(change)));
+                    sink.report(shifted(slot, change.gone, invalidation(change)));
                 }
             }),
+            Arc::new(move |patience| arrivals.as_ref().is_none_or(|sink| sink.settle(patience))),
         );
         let new = Live { fs, _watch: WatchGuard::new(watch) };
         let (live, was_dropped) = self.slots.keep(slot, new, |live| self.is_over(live));

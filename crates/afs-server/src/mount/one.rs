@@ -77,7 +77,10 @@ fn time(time: SetTime) -> Time {
 
 impl Vfs for OneSession {
     fn watch(&self, sink: InvalidationSink) -> WatchGuard {
-        WatchGuard::new(self.session.watch(self.who, Arc::new(move |change| sink(invalidation(change)))))
+        let arrivals = sink.clone();
+        let report = move |change: &Invalidation| sink.report(invalidation(change));
+        let settle = move |patience| arrivals.settle(patience);
+        WatchGuard::new(self.session.watch(self.who, Arc::new(report), Arc::new(settle)))
     }
 
     fn lookup(&self, parent: Ino, name: NameRef<'_>) -> Result<vfs::Attr> {

@@ -242,7 +242,10 @@ mod tests {
             let told = Arc::new(Mutex::new(Vec::new()));
             let sink = told.clone();
             // As the kernel's mount does; the sink stays when the guard goes.
-            drop(app.all.watch(Arc::new(move |change| sink.lock().push(change))));
+            drop(
+                app.all
+                    .watch(afs_fuse::InvalidationSink::new(move |change| sink.lock().push(change), |_| true)),
+            );
             Self { sessions: Sessions(app), told, _dir: dir }
         }
 

@@ -79,8 +79,9 @@ pub(crate) fn source(info: SourceInfo) -> v1::Source {
 }
 
 fn failure(failure: ImportFailure) -> v1::Failure {
-    let ImportFailure { reason, message } = failure;
-    told(reason, message, format!("{}; then refresh the source", reason.next_step()))
+    let ImportFailure { reason, message, next_step } = failure;
+    let step = next_step.as_deref().unwrap_or_else(|| reason.next_step());
+    told(reason, message, format!("{step}; then refresh the source"))
 }
 
 /// The server ended before the import did.

@@ -1,7 +1,7 @@
 //! The directory of all sessions as the kernel uses it, call by call.
 
 use crate::harness::{Server, git_session};
-use afs_fuse::{Invalidation, OpenMode, SetAttr, Vfs, WriteMode};
+use afs_fuse::{Invalidation, InvalidationSink, OpenMode, SetAttr, Vfs, WriteMode};
 use afs_server::AllSessions;
 use afs_types::{Ino, NameRef, ROOT_INO, Reason, Result, SessionId};
 use parking_lot::Mutex;
@@ -50,7 +50,7 @@ async fn what_is_open_of_a_deleted_session_never_reaches_the_next_with_its_id() 
     let all = AllSessions::new(app.engine.clone(), app.data_dir().to_owned(), app.clock.clone(), who);
     let told = Arc::new(Mutex::new(Vec::new()));
     let sink = told.clone();
-    let _watch = all.watch(Arc::new(move |change| sink.lock().push(change)));
+    let _watch = all.watch(InvalidationSink::new(move |change| sink.lock().push(change), |_| true));
     let entry = Invalidation::Entry { parent: ROOT_INO, name: id.as_str().as_bytes().into() };
 
     client.ok("Session.CreateSession", make.clone()).await;

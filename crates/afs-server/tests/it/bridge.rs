@@ -40,7 +40,17 @@ impl Mount {
     }
 
     async fn send(&mut self, ops: Vec<Op>, durable: bool) -> Vec<OpResult> {
-        let request = v1::ApplyOpsRequest { mount_id: self.id.clone(), ops, durable, answered_below: 0 };
+        self.send_again(ops, durable, None).await
+    }
+
+    async fn send_again(
+        &mut self,
+        ops: Vec<Op>,
+        durable: bool,
+        sent_before: Option<v1::SentBefore>,
+    ) -> Vec<OpResult> {
+        let mount_id = self.id.clone();
+        let request = v1::ApplyOpsRequest { mount_id, ops, durable, answered_below: 0, sent_before };
         self.bridge.apply_ops(request).await.unwrap().into_inner().results
     }
 
@@ -201,10 +211,132 @@ async fn an_operation_that_is_sent_again_is_not_done_again() {
     assert_eq!((first[0].errno, &first), (0, &again));
     let other = m.one(Kind::Create(create("once"))).await;
     assert_eq!(other.errno, EEXIST);
-    let forgotten =
-        v1::ApplyOpsRequest { mount_id: m.id.clone(), ops: vec![op], answered_below: 101, durable: false };
+    let forgotten = v1::ApplyOpsRequest {
+        mount_id: m.id.clone(),
+        ops: vec![op],
+        answered_below: 101,
+        ..Default::default()
+    };
     let answer = m.bridge.apply_ops(forgotten).await.unwrap().into_inner();
     assert_eq!(answer.results[0].reason, "INVALID_ARGUMENT");
+}
+
+/// Operations that cannot be done twice, in an order in which all succeed once. There are a file `u` and a directory `g` for them.
+fn once_only(file: u64) -> Vec<Op> {
+    let name = |n: &str| bytes::Bytes::from(n.to_owned());
+    let (parent, uid, gid, inode) = (1, 0, 0, file);
+    let mkdir = |n| Kind::Mkdir(v1::MakeDirectoryOp { parent, name: name(n), mode: 0o755, uid, gid });
+    let rename = v1::RenameOp {
+        from_parent: 1,
+        from_name: name("d"),
+        to_parent: 1,
+        to_name: name("e"),
+        ..Default::default()
+    };
+    let xattr = |remove| {
+        let (name, value) = (name("user.k"), if remove { name("") } else { name("v") });
+        Kind::Xattr(v1::XattrOp { inode, name, value, remove, flags: u32::from(!remove) })
+    };
+    let append = v1::WriteDataOp { inode, data: "x".into(), append: true, ..Default::default() };
+    let kinds = vec![
+        Kind::Create(v1::CreateOp { open: true, ..create("made") }),
+        Kind::Write(append),
+        mkdir("d"),
+        Kind::Rename(rename),
+        Kind::Symlink(v1::MakeSymlinkOp { parent, name: name("l"), target: name("f"), uid, gid }),
+        Kind::Unlink(v1::UnlinkOp { parent, name: name("u"), directory: false }),
+        Kind::Mknod(v1::MakeNodeOp { parent, name: name("p"), mode: 0o010_644, uid, gid, rdev: 0 }),
+        Kind::Link(v1::LinkOp { inode, parent, name: name("h") }),
+        xattr(false),
+        xattr(true),
+        Kind::Unlink(v1::UnlinkOp { parent, name: name("g"), directory: true }),
+    ];
+    (50..).zip(kinds).map(|(op_id, op)| Op { op_id, op: Some(op) }).collect()
+}
+
+/// Programs under kills found it: a rename that the old server had got failed at once when the new one was there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_start_was_sent_is_done_once_over_both() {
+    let mut server = Server::start().await;
+    let [client, _] = server.both().await;
+    let id = empty_session(&client).await;
+    let attach = async |client: &Client, next_op| {
+        let mut bridge = BridgeServiceClient::new(client.channel.clone());
+        let request = v1::AttachRequest { session_id: id.clone(), ..Default::default() };
+        let attached = bridge.attach(request).await.unwrap().into_inner();
+        assert!(attached.knows_sent_before);
+        (Mount { bridge, id: attached.mount_id, next_op }, attached.epoch)
+    };
+    let (mut first, epoch) = attach(&client, 1).await;
+    let file = first.create("f").await.inode;
+    first.create("u").await;
+    let g = v1::MakeDirectoryOp { parent: 1, name: "g".into(), mode: 0o755, uid: 0, gid: 0 };
+    assert_eq!(first.one(Kind::Mkdir(g)).await.errno, 0);
+    // These answers are those that nobody gets.
+    let (done, late) = (once_only(file), Kind::Create(create("late")));
+    let answers = first.send(done.clone(), true).await;
+    assert!(answers.iter().all(|a| a.errno == 0), "{answers:?}");
+    let mut sent = v1::SentBefore { mount_id: first.id.clone(), epoch, revision: 3 };
+    server.restart().await;
+    let [client, _] = server.both().await;
+    let (mut second, epoch) = attach(&client, 1000).await;
+    // The first change of this start ends the layer with those of the one before.
+    client.write(&id, "/other", b"x").await.unwrap();
+    let late = Op { op_id: 90, op: Some(late) };
+    let all: Vec<Op> = done.into_iter().chain([late.clone()]).collect();
+    let again = second.send_again(all.clone(), true, Some(sent.clone())).await;
+    assert!(again.iter().all(|a| a.errno == 0), "{again:?}");
+    let inode = |answer: &OpResult| answer.attributes.map(|a| a.inode);
+    let count = answers.len();
+    assert!(answers.iter().zip(&again).all(|(a, b)| inode(a) == inode(b)), "{answers:?} {again:?}");
+    assert_eq!((again[1].count, again[1].offset), (1, 0));
+    assert_eq!(second.read(file, 0, 10).await.unwrap(), b"x", "appended once");
+    for gone in ["d", "u", "g"] {
+        assert!(second.lookup(gone).await.is_none(), "{gone}");
+    }
+    // The new attachment holds what was made with `open`.
+    let made = inode(&again[0]).unwrap();
+    let unlink = v1::UnlinkOp { parent: 1, name: "made".into(), directory: false };
+    assert_eq!(second.one(Kind::Unlink(unlink)).await.errno, 0);
+    assert_eq!(second.one(Kind::Release(v1::ReleaseOp { inode: made })).await.errno, 0);
+    // What the second start has done in its turn is known to the third under the same name.
+    let late_inode = inode(&again[count]);
+    sent.epoch = epoch;
+    server.restart().await;
+    let [client, _] = server.both().await;
+    let (mut third, epoch) = attach(&client, 2000).await;
+    let answer = third.send_again(vec![late.clone()], false, Some(sent.clone())).await.remove(0);
+    assert_eq!((answer.errno, inode(&answer)), (0, late_inode));
+    assert_eq!(third.one(Kind::Create(create("late"))).await.errno, EEXIST, "another operation");
+    // Of what this start was sent over another attachment nobody knows what will become.
+    for (mount_id, epoch) in [(first.id.clone(), epoch), (third.id.clone(), 1)] {
+        let (op, sent) =
+            (Op { op_id: 3000, ..late.clone() }, v1::SentBefore { mount_id, epoch, revision: 1 });
+        let (mut other, _) = attach(&client, 1).await;
+        let unknown = other.send_again(vec![op], false, Some(sent)).await.remove(0);
+        assert_eq!(unknown.reason, "TIMED_OUT", "{unknown:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_was_made_is_not_made_again_over_what_another_wrote() {
+    let mut server = Server::start().await;
+    let [client, _] = server.both().await;
+    let id = empty_session(&client).await;
+    let mut first = Mount::attach(&client, &id, false).await;
+    let file = first.create("f").await.inode;
+    let mine = Op { op_id: 50, op: Some(write(file, 0, "mine")) };
+    assert_eq!(first.send(vec![mine.clone()], true).await[0].errno, 0);
+    let epoch = server.running().app().engine.epoch();
+    let sent = v1::SentBefore { mount_id: first.id.clone(), epoch, revision: 1 };
+    server.restart().await;
+    let [client, _] = server.both().await;
+    client.write(&id, "/f", b"another's").await.unwrap();
+    let mut second = Mount::attach(&client, &id, false).await;
+    let again =
+        second.send_again(vec![mine, Op { op_id: 51, op: Some(write(file, 9, "!")) }], true, Some(sent));
+    assert!(again.await.iter().all(|answer| answer.errno == 0 && answer.count > 0));
+    assert_eq!(client.read(&id, "/f").await.unwrap(), b"another's!", "the second was never made");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -287,7 +419,7 @@ async fn changes_by_others_are_pushed() {
     let (_server, client, id) = setup().await;
     let mut m = Mount::attach(&client, &id, false).await;
     let (heartbeats, requests) = mpsc::channel(4);
-    heartbeats.send(SyncRequest { mount_id: m.id.clone(), acked_revision: 0 }).await.unwrap();
+    heartbeats.send(SyncRequest { mount_id: m.id.clone(), acked_revision: 0, acked_fence: 0 }).await.unwrap();
     let mut pushed = m.bridge.sync(ReceiverStream::new(requests)).await.unwrap().into_inner();
     let mut next =
         async || tokio::time::timeout(Duration::from_secs(10), pushed.message()).await.unwrap().unwrap();
@@ -307,7 +439,10 @@ async fn changes_by_others_are_pushed() {
         "{change:?}"
     );
 
-    heartbeats.send(SyncRequest { mount_id: m.id.clone(), acked_revision: change.revision }).await.unwrap();
+    heartbeats
+        .send(SyncRequest { mount_id: m.id.clone(), acked_revision: change.revision, acked_fence: 0 })
+        .await
+        .unwrap();
     let alive = loop {
         let message = next().await.unwrap();
         if message.invalidations.is_empty() {
@@ -329,7 +464,7 @@ async fn a_session_that_is_mounted_is_in_use() {
     assert_eq!(client.ok("Session.GetSession", body.clone()).await["usage"]["mounts"], 1);
 
     let (heartbeats, requests) = mpsc::channel(4);
-    heartbeats.send(SyncRequest { mount_id: m.id.clone(), acked_revision: 0 }).await.unwrap();
+    heartbeats.send(SyncRequest { mount_id: m.id.clone(), acked_revision: 0, acked_fence: 0 }).await.unwrap();
     let mut pushed = m.bridge.sync(ReceiverStream::new(requests)).await.unwrap().into_inner();
     let stopped = tokio::spawn(async move { server.stop().await });
     let farewell = pushed.message().await.unwrap().unwrap();
@@ -374,7 +509,7 @@ async fn nothing_of_a_deleted_session_is_durable() {
         mount_id: id.into(),
         ops: op.into_iter().collect(),
         durable: true,
-        answered_below: 0,
+        ..Default::default()
     };
     assert!(m.bridge.apply_ops(durable(&m.id, None)).await.unwrap().into_inner().durable);
     client.ok("Session.DeleteSession", serde_json::json!({"session_id": id, "force": true})).await;

@@ -545,3 +545,64 @@ async fn a_commit_that_is_still_reading_does_not_hold_up_the_stop() {
     assert!(stopped.is_ok(), "the stop waits for a commit");
     assert!(long.await.unwrap().is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_files_are_those_of_the_commit_and_not_of_all_since_the_base() {
+    let server = Server::start().await;
+    let repo = server.repository();
+    for client in server.both().await {
+        let session = git_session(&client, &repo).await;
+        let id = session["session_id"].as_str().unwrap();
+        for n in 0..3 {
+            client.write(id, &format!("/new{n}"), b"x").await.unwrap();
+            let made = commit(&client, id, "one more").await;
+            assert_eq!(made["files_changed"], "1", "{made}");
+        }
+        let body = json!({"session_id": id, "message": "nothing", "allow_empty": true});
+        let empty = client.ok("Persistence.CreateCommit", body).await;
+        assert_eq!(empty["files_changed"], "0", "{empty}");
+        let fork = client.ok("Session.ForkSession", json!({"session_id": id})).await;
+        let fork = fork["sessions"][0]["session_id"].as_str().unwrap();
+        client.write(fork, "/new0", b"y").await.unwrap();
+        client.write(fork, "/README.md", b"y").await.unwrap();
+        let made = commit(&client, fork, "on the commit that it was forked from").await;
+        assert_eq!(made["files_changed"], "2", "{made}");
+        let listed = client.ok("Persistence.ListCommits", json!({"session_id": id})).await;
+        let counts: Vec<_> =
+            listed["commits"].as_array().unwrap().iter().map(|c| c["files_changed"].clone()).collect();
+        assert_eq!(counts, ["1", "1", "1", "0"], "{listed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_that_cannot_be_made_is_refused_for_its_name() {
+    let server = Server::start().await;
+    let repo = server.repository();
+    for client in server.both().await {
+        let session = git_session(&client, &repo).await;
+        let id = session["session_id"].as_str().unwrap();
+        client.write(id, "/a", b"1").await.unwrap();
+        let made = commit(&client, id, "one").await;
+        let to = |branch: &str| json!({"commit_id": made["commit_id"], "branch": branch});
+        let name = format!("named-{:?}", client.surface).to_lowercase();
+        let done = client.ok("Persistence.Promote", to(&format!("refs/heads/{name}"))).await;
+        assert_eq!(done["branch"], name);
+        assert_eq!(
+            git(&repo, &["rev-parse", &format!("refs/heads/{name}")]),
+            made["git_oid"].as_str().unwrap()
+        );
+        let shown = client.ok("Persistence.GetCommit", json!({"commit_id": made["commit_id"]})).await;
+        assert_eq!(shown["pushed_ref"], name);
+        let refs = git(&repo, &["for-each-ref"]);
+        let problem = client.refused("Persistence.Promote", to(&format!("{name}/sub"))).await;
+        assert_eq!((problem.reason.as_str(), problem.status), ("ALREADY_EXISTS", 409), "{problem:?}");
+        assert!(!problem.next_steps[0].contains("if_branch_oid"), "{problem:?}");
+        let long = "x".repeat(limits::MAX_BRANCH_PART_BYTES + 1);
+        for (bad, reason) in [("refs/tags/v9", "INVALID_ARGUMENT"), (long.as_str(), "NAME_TOO_LONG")] {
+            let problem = client.refused("Persistence.Promote", to(bad)).await;
+            assert_eq!((problem.reason.as_str(), problem.status), (reason, 400), "{problem:?}");
+            assert_eq!(problem.violations[0].field, "branch", "{problem:?}");
+        }
+        assert_eq!(git(&repo, &["for-each-ref"]), refs);
+    }
+}

@@ -424,6 +424,18 @@ async fn what_is_forgotten_or_wrong_is_named_and_changes_nothing() {
                 "{problem:?}"
             );
         }
+        // Nor does an address that is none leave a source that could never be imported.
+        for bad in ["a\u{1}b", "ext::sh -c id", "ftp://h/x", "--upload-pack=x", "https://u:p w@h/x"] {
+            let create = json!({"source_id": "src_bad", "spec": {"git": {"url": bad}}});
+            let problem = client.refused("Source.CreateSource", create).await;
+            assert_eq!(
+                (problem.status, problem.metadata.get("field").map(String::as_str)),
+                (400, Some("spec.git.url")),
+                "{bad:?}: {problem:?}"
+            );
+            let none = client.refused("Source.GetSource", json!({"source_id": "src_bad"})).await;
+            assert_eq!(none.reason, "SOURCE_NOT_FOUND", "{bad:?}");
+        }
         client.ok("Source.RefreshSource", json!({"source_id": source["source_id"]})).await;
         let ready = client.ok("Source.GetSource", source).await;
         assert_eq!(

@@ -20,5 +20,6 @@ mod persistence;
 mod raw;
 mod schema;
 mod sessions;
+mod staged;
 mod standards;
 mod uploads;

@@ -119,6 +119,34 @@ async fn nothing_is_left_out_silently() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_truth_value_in_a_query_is_true_or_false() {
+    let (server, http, id) = setup().await;
+    let used = crate::harness::git_session(&http, &server.repository()).await;
+    let source = used["source_id"].as_str().unwrap();
+    let (source, session) = (format!("/v1/sources/{source}"), format!("/v1/sessions/{id}"));
+    // Most of all, nothing is deleted that `true` alone would delete.
+    for (verb, uri, field) in [
+        ("DELETE", source.clone(), "force"),
+        ("DELETE", session.clone(), "force"),
+        ("GET", format!("{session}/diff"), "name_only"),
+        ("GET", format!("{session}/checkpoints"), "include_automatic"),
+    ] {
+        for odd in ["", "1", "0", "yes", "TRUE"] {
+            let answer = refused(&http, verb, &format!("{uri}?{field}={odd}"), &[], "").await;
+            assert_eq!((answer.0, answer.2.as_str()), (400, field), "{verb} {uri} {odd:?}");
+        }
+        let bare = refused(&http, verb, &format!("{uri}?{field}"), &[], "").await;
+        assert_eq!((bare.0, bare.2.as_str()), (400, field), "{verb} {uri}");
+    }
+    for uri in [&source, &session] {
+        assert_eq!(http.send("GET", uri, &[], "").await.status, 200, "{uri}");
+    }
+    let kept = refused(&http, "DELETE", &format!("{source}?force=false"), &[], "").await;
+    assert_eq!(kept.1, "IN_USE");
+    assert_eq!(http.send("DELETE", &format!("{source}?force=true"), &[], "").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn headers_mean_what_their_rfcs_say() {
     let (_server, http, id) = setup().await;
     let file = format!("/v1/sessions/{id}/files/f");
@@ -507,4 +535,67 @@ async fn grpc_refusals_have_details_wherever_they_arise() {
     let error = afs_proto::from_status(&files.write_file(futures::stream::iter(parts)).await.unwrap_err());
     assert!(error.reason.as_str() == "MESSAGE_TOO_LARGE" && error.message().contains("data: "), "{error:?}");
     assert_eq!(grpc.read(&id, "/f").await.unwrap_err().reason, "NOT_FOUND");
+}
+
+/// With another's etag in the answer, who retries would overwrite what that other wrote in good faith.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_is_told_what_its_first_attempt_did_whatever_others_did_since() {
+    let server = Server::start().await;
+    for client in server.both().await {
+        for (method, body) in [
+            ("FileSystem.EditFile", json!({"path": "/f", "edits": [{"old_text": "one", "new_text": "two"}]})),
+            ("FileSystem.CreateDirectory", json!({"path": "/new"})),
+            ("FileSystem.CreateSymlink", json!({"path": "/new", "target": "f\u{e4}"})),
+            ("FileSystem.CreateHardLink", json!({"path": "/new", "source": "/f"})),
+            ("FileSystem.CopyPath", json!({"source": "/f", "destination": "/new"})),
+            ("FileSystem.MovePath", json!({"source": "/f", "destination": "/new"})),
+            ("FileSystem.SetAttributes", json!({"path": "/f", "mode": 384})),
+            ("FileSystem.RemovePath", json!({"path": "/f"})),
+            ("FileSystem.ApplyPatch", json!({"patch": "--- a/f\n+++ b/f\n@@ -1 +1 @@\n-one\n+two\n"})),
+            (
+                "FileSystem.SubmitChanges",
+                json!({"changes": [
+                    {"mkdir": {"path": "/d"}},
+                    {"symlink": {"path": "/d/l", "target": "x"}},
+                    {"edit": {"path": "/f", "edits": [{"old_text": "one", "new_text": "two"}]}},
+                    {"mkdir": {"path": "/gone/below", "parents": true}},
+                    {"remove": {"path": "/gone", "recursive": true}},
+                    {"symlink": {"path": "/gone", "target": "f"}},
+                ]}),
+            ),
+        ] {
+            let id = empty_session(&client).await;
+            client.write(&id, "/f", b"one\n").await.unwrap();
+            let mut body = body;
+            body["session_id"] = json!(id);
+            body["request_id"] = json!(format!("{:?}-{method}", client.surface));
+            let done = client.ok(method, body.clone()).await;
+            // Somebody else, before the retry.
+            client.write(&id, "/f", b"another's\n").await.unwrap();
+            for path in ["/new", "/d"] {
+                let remove = json!({"session_id": id, "path": path, "recursive": true});
+                let _ = client.call("FileSystem.RemovePath", remove).await;
+            }
+            assert_eq!(client.ok(method, body.clone()).await, done, "{method}");
+        }
+        let id = empty_session(&client).await;
+        let write = |bytes: &'static [u8]| {
+            let (client, id) = (&client, &id);
+            async move {
+                let key = format!("{:?}-write", client.surface);
+                if client.surface == Surface::Grpc {
+                    let header = json!({"session_id": id, "path": "/f", "request_id": key});
+                    return client.write_with(header, bytes).await.unwrap();
+                }
+                let uri = format!("/v1/sessions/{id}/files/f");
+                let answer = client.send("PUT", &uri, &[("idempotency-key", &key)], bytes.to_vec()).await;
+                assert_eq!(answer.status, 200);
+                serde_json::from_slice(&answer.body).unwrap()
+            }
+        };
+        let done: Value = write(b"mine").await;
+        client.write(&id, "/f", b"another's").await.unwrap();
+        assert_eq!(write(b"mine").await, done);
+        assert_eq!(client.read(&id, "/f").await.unwrap(), b"another's");
+    }
 }

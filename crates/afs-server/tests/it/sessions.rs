@@ -52,12 +52,19 @@ async fn a_failed_import_keeps_the_reason_that_it_failed_for() {
         git(&hostile, &[&["-c", "core.protectNTFS=false"][..], work].concat());
     }
     let nowhere = server.dir.path().join("nowhere");
+    // Here the error knows better than its reason what to do next.
+    let (whole, partial) = (server.repository(), server.dir.path().join("partial"));
+    git(&whole, &["config", "uploadpack.allowFilter", "true"]);
+    let from = format!("file://{}", whole.display());
+    let clone = ["clone", "-q", "--filter=blob:none", "--no-checkout", &from, partial.to_str().unwrap()];
+    git(server.dir.path(), &clone);
     let mut sources = Vec::new();
     let [grpc, _] = server.both().await;
     for (spec, reason) in [
         (json!({"git": {"url": hostile}}), "HOSTILE_TREE"),
         (json!({"git": {"url": nowhere}}), "SOURCE_UNAVAILABLE"),
         (json!({"local": {"path": nowhere}}), "SOURCE_UNAVAILABLE"),
+        (json!({"git": {"url": partial}}), "WRONG_STATE"),
     ] {
         let source = grpc.ok("Source.CreateSource", json!({"spec": spec})).await;
         sources.push((source["source_id"].clone(), reason));
@@ -76,6 +83,7 @@ async fn a_failed_import_keeps_the_reason_that_it_failed_for() {
                 assert!(!message.is_empty() && !message.contains(reason), "{failed}");
                 let step = failed["failure"]["next_steps"][0].as_str().unwrap();
                 assert!(step.contains("refresh the source"), "{failed}");
+                assert_eq!(step.contains("git -C"), *reason == "WRONG_STATE", "{failed}");
             }
         }
     }

@@ -30,7 +30,8 @@ pub(super) struct Source {
 }
 
 impl Source {
-    fn open(&self) -> UntilStop {
+    /// From the start.
+    pub(super) fn open(&self) -> UntilStop {
         UntilStop(ContentReader::new(self.blobs.clone(), self.content.clone(), self.size), self.stop.clone())
     }
 
@@ -122,7 +123,7 @@ pub(super) fn convert(
 }
 
 /// Reads until the server stops, which does not wait for a commit of many gigabytes.
-struct UntilStop(ContentReader, Arc<AtomicBool>);
+pub(super) struct UntilStop(ContentReader, Arc<AtomicBool>);
 
 impl Read for UntilStop {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {

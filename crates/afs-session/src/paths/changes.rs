@@ -6,8 +6,9 @@ use super::entry::{Entry, Precondition};
 use super::error::{at, placed};
 use super::facts::{Facts, Note};
 use super::patch::check_revision;
+use super::remembered::to_word;
 use super::tree_ops::{make_dir, make_symlink, remove, rename};
-use super::work::{PERMISSIONS, Task, Work};
+use super::work::{PERMISSIONS, Task, Work, if_there};
 use super::write::{Body, PutFile, WriteAt};
 use super::{By, Files};
 use crate::memory::Room;
@@ -15,7 +16,7 @@ use crate::requests::Begin;
 use crate::session::Stamp;
 use afs_core::extent::Content;
 use afs_core::op::AttrSet;
-use afs_types::{Error, Result, SessionPath, limits};
+use afs_types::{Error, Reason, Result, SessionPath, limits};
 use bytes::Bytes;
 use std::borrow::Cow;
 
@@ -134,17 +135,19 @@ impl Files<'_> {
                 check(edits).map_err(|e| numbered(&e, n, change.op.name()))?;
             }
         }
+        let keeps = by.request_id.is_some() && !set.dry_run;
         let mut step = |work: &mut Work<'_, '_, '_, '_>| {
             check_revision(work.revision(), set.if_revision)?;
             for (n, change) in set.changes.iter().enumerate() {
                 change.run(work, n)?;
             }
-            // Entries are looked up in it afterwards, without the lock.
-            Ok(work.tree().clone())
+            // Entries are looked up in it afterwards, without the lock, unless a retry shall be told the same.
+            let words = if keeps { set.kept(work)? } else { Vec::new() };
+            Ok((work.tree().clone(), words))
         };
         if set.dry_run {
             let facts = &mut Facts::dry(self.session.shared());
-            let tree = self.rehearse(facts, &mut step)?;
+            let (tree, _) = self.rehearse(facts, &mut step)?;
             let stamp = self.session.stamp();
             let mut done = self.changed(set, tree, stamp)?;
             done.entries = done.entries.into_iter().map(|(path, e)| (path, e.map(Entry::untold))).collect();
@@ -156,27 +159,63 @@ impl Files<'_> {
             [if_revision.as_bytes()].into_iter().chain(print.iter().map(|part| &**part)).collect();
         let attempt = match self.begin("SubmitChanges", by, &parts)? {
             Begin::Done(words) => {
-                let stamp = self.replayed_stamp(&words)?;
-                return self.changed(set, self.session.tree(), stamp);
+                return self.replayed_changes(set, &words);
             }
             Begin::Go(attempt) => attempt,
         };
         let facts = &mut Facts::free(self.session.shared());
         // Reads, edits and stores before the lock is taken.
         self.rehearse(facts, &mut step)?;
-        let (tree, stamp) = self.transact(&Task { by, attempt }, facts, step, |_| Vec::new())?;
+        let ((tree, _), stamp) =
+            self.transact(&Task { by, attempt }, facts, step, |(_, words)| words.clone())?;
         self.changed(set, tree, stamp)
+    }
+
+    fn replayed_changes(&self, set: &ChangeSet, words: &[String]) -> Result<Changes> {
+        let stamp = self.replayed_stamp(words)?;
+        let entry = |(n, change): (usize, &Change)| {
+            let (path, follow) = change.op.result();
+            Ok((path.clone(), self.replayed_entry(words.get(n + 1), path, follow)?))
+        };
+        let entries = set.changes.iter().enumerate().map(entry).collect::<Result<_>>()?;
+        Ok(Changes { entries, revision: stamp.seq, stamp })
     }
 
     fn changed(&self, set: &ChangeSet, tree: afs_core::tree::Tree, stamp: Stamp) -> Result<Changes> {
         let view = self.session.view_of(tree, stamp.seq);
         let entry = |change: &Change| {
             let (path, follow) = change.op.result();
-            Ok((path.clone(), view.try_stat(path, follow)?))
+            Ok((path.clone(), if_there(view.try_stat(path, follow))?))
         };
         let entries = set.changes.iter().map(entry).collect::<Result<_>>()?;
         Ok(Changes { entries, revision: stamp.seq, stamp })
     }
+}
+
+impl ChangeSet {
+    /// The entries that all of it leaves, as its answer keeps them.
+    fn kept(&self, work: &mut Work<'_, '_, '_, '_>) -> Result<Vec<String>> {
+        let (mut words, mut bytes) = (Vec::with_capacity(self.changes.len()), 0);
+        for change in &self.changes {
+            let (path, follow) = change.op.result();
+            let word = to_word(if_there(work.entry(path, follow))?.as_ref());
+            bytes += word.len();
+            if bytes > limits::MAX_KEPT_ENTRIES_BYTES {
+                return Err(too_much_to_keep());
+            }
+            words.push(word);
+        }
+        Ok(words)
+    }
+}
+
+fn too_much_to_keep() -> Error {
+    let most = limits::MAX_KEPT_ENTRIES_BYTES;
+    let message = format!("changes: what a retry would be answered has more than {most} bytes");
+    Error::new(Reason::MessageTooLarge, message)
+        .with("field", "changes")
+        .with("limit", most.to_string())
+        .next("send fewer changes at once, or no request_id")
 }
 
 fn numbered(error: &Error, n: usize, part: &str) -> Error {

@@ -8,6 +8,7 @@ use super::entry::{Entry, Precondition};
 use super::error::{at, invalid};
 use super::facts::{Facts, Note};
 use super::patch::{differing_lines, patch_name, write_hunks};
+use super::remembered::to_word;
 use super::work::{Task, Work};
 use super::write::replace;
 use super::{By, Files};
@@ -100,9 +101,9 @@ impl Files<'_> {
         let facts = &mut Facts::free(self.session.shared());
         // Reads and compares before the lock is taken.
         self.rehearse(facts, &mut step)?;
-        let ((note, entry), stamp) = self.transact(&Task { by, attempt }, facts, step, |(note, _)| {
+        let ((note, entry), stamp) = self.transact(&Task { by, attempt }, facts, step, |(note, entry)| {
             let diff = if note.diff.len() > MAX_REMEMBERED_DIFF { String::new() } else { note.diff.clone() };
-            vec![note.replacements.to_string(), diff]
+            vec![note.replacements.to_string(), diff, to_word(entry.as_ref())]
         })?;
         let Note { replacements, diff, .. } = note;
         Ok(Edited { entry, replacements, diff, revision: stamp.seq, stamp })
@@ -110,7 +111,7 @@ impl Files<'_> {
 
     fn replayed_edit(&self, words: &[String], path: &SessionPath) -> Result<Edited> {
         let stamp = self.replayed_stamp(words)?;
-        let entry = self.view().try_stat(path, true)?;
+        let entry = self.replayed_entry(words.get(3), path, true)?;
         let replacements = words.get(1).and_then(|w| w.parse().ok()).unwrap_or(0);
         let diff = words.get(2).cloned().unwrap_or_default();
         Ok(Edited { entry, replacements, diff, revision: stamp.seq, stamp })

@@ -20,6 +20,7 @@ mod list;
 mod page;
 mod patch;
 mod read;
+mod remembered;
 mod resolve;
 mod tree_ops;
 mod walk;

@@ -169,6 +169,7 @@ impl Files<'_> {
     pub fn apply_patch(&self, patch: &Patch, by: &By) -> Result<Patched> {
         let shared = self.session.shared();
         let until = shared.memory.until();
+        check_strip(patch.strip)?;
         let _room = shared.memory.take_patch(parsed_bytes(&patch.text)?, until)?;
         let files = parse(patch)?;
         let mut step = |work: &mut Work<'_, '_, '_, '_>| {
@@ -199,6 +200,15 @@ impl Files<'_> {
         let stamp = self.replayed_stamp(words)?;
         let files = words[1..].iter().map(|w| PatchedFile::from_word(w)).collect::<Result<_>>()?;
         Ok(Patched { files, revision: stamp.seq, stamp })
+    }
+}
+
+fn check_strip(strip: Option<u32>) -> Result<()> {
+    match strip {
+        Some(n) if n > limits::MAX_PATCH_STRIP => {
+            Err(Error::above("strip", limits::MAX_PATCH_STRIP, "components"))
+        }
+        _ => Ok(()),
     }
 }
 

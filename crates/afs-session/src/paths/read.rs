@@ -33,6 +33,9 @@ pub struct FileBytes {
 /// Largest file of a batch when the caller does not say.
 const DEFAULT_BATCH_FILE_BYTES: u64 = 1 << 20;
 
+/// Most bytes of all files of a batch, and of each: there is room for the rest of the message, and for base64 in JSON.
+const BATCH_BYTES: usize = limits::MAX_MESSAGE_SIZE_BYTES / 2;
+
 impl Reader {
     /// Bytes of the file.
     pub fn size(&self) -> u64 {
@@ -109,20 +112,20 @@ impl View {
         window.finish(reader.entry.etag).map_err(at(path))
     }
 
-    /// Whole files of at most `max_bytes` each (0: 1 MiB), each with its own failure; together at most as much as one message holds.
+    /// Whole files of at most `max_bytes` each (0: 1 MiB), each with its own failure; together at most as much as one message holds. A file
+    /// that no message holds is too large, whatever stands before it.
     pub fn batch_read(&self, paths: &[SessionPath], max_bytes: u64) -> Result<Vec<Result<FileBytes>>> {
         if paths.len() > limits::MAX_READ_BATCH {
             return Err(Error::above("paths", limits::MAX_READ_BATCH, "in one call"));
         }
-        let most = if max_bytes == 0 { DEFAULT_BATCH_FILE_BYTES } else { max_bytes };
-        // Room for the rest of the message, and for base64 in JSON.
-        let all = limits::MAX_MESSAGE_SIZE_BYTES / 2;
+        let most = if max_bytes == 0 { DEFAULT_BATCH_FILE_BYTES } else { max_bytes.min(BATCH_BYTES as u64) };
         // Failures come again, and are told, when the files are read.
         let attrs = paths.iter().filter_map(|path| self.resolve(path, true).ok());
-        let need = batch_bytes(attrs.filter(|attr| attr.is_file()).map(|attr| attr.size), most).min(all);
+        let need =
+            batch_bytes(attrs.filter(|attr| attr.is_file()).map(|attr| attr.size), most).min(BATCH_BYTES);
         let memory = &self.shared.memory;
         let _held = memory.take(need, Waits::OnCallThread, memory.until())?;
-        let mut room = all as u64;
+        let mut room = BATCH_BYTES as u64;
         Ok(paths.iter().map(|path| self.one_of_batch(path, most, &mut room)).collect())
     }
 

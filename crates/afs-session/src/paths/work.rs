@@ -3,6 +3,7 @@
 use super::entry::{Entry, Precondition, etag_with, whole_blob};
 use super::error::at;
 use super::facts::Facts;
+use super::remembered;
 use super::resolve::{Links, Place, no_parent, walk};
 use super::{By, Files, Written};
 use crate::requests::{Attempt, Begin};
@@ -162,6 +163,23 @@ pub(super) fn entry_of(tree: &Tree, links: &mut dyn Links, path: SessionPath, at
     Ok(Entry { etag: etag_with(tree, &attr, blob), blob, path, attr, target, base })
 }
 
+/// The entry that a change leaves, as its answer keeps it.
+pub(super) fn kept(entry: &Option<Entry>) -> Vec<String> {
+    vec![remembered::to_word(entry.as_ref())]
+}
+
+/// None, too, where the way to a path has gone with what the same request did later.
+pub(super) fn if_there(found: Result<Option<Entry>>) -> Result<Option<Entry>> {
+    match found {
+        Err(error)
+            if matches!(error.reason, Reason::NotFound | Reason::NotADirectory | Reason::TooManySymlinks) =>
+        {
+            Ok(None)
+        }
+        other => other,
+    }
+}
+
 /// A change and how its answer is kept for retries.
 pub(super) struct Task<'a> {
     pub(super) by: &'a By,
@@ -250,14 +268,28 @@ impl<'e> Files<'e> {
             Begin::Go(attempt) => attempt,
         };
         let facts = &mut Facts::free(self.session.shared());
-        let (entry, stamp) = self.transact(&Task { by, attempt }, facts, change, |_| Vec::new())?;
+        let (entry, stamp) = self.transact(&Task { by, attempt }, facts, change, kept)?;
         Ok(Written { entry, revision: stamp.seq, stamp })
     }
 
     /// The answer to a repeated request.
     pub(super) fn replayed(&self, words: &[String], path: &SessionPath, follow: bool) -> Result<Written> {
         let stamp = self.replayed_stamp(words)?;
-        Ok(Written { entry: self.view().try_stat(path, follow)?, revision: stamp.seq, stamp })
+        let entry = self.replayed_entry(words.get(1), path, follow)?;
+        Ok(Written { entry, revision: stamp.seq, stamp })
+    }
+
+    /// The entry in a remembered answer; in one from before they were kept, that of now, whose etag may be of another's bytes.
+    pub(super) fn replayed_entry(
+        &self,
+        word: Option<&String>,
+        path: &SessionPath,
+        follow: bool,
+    ) -> Result<Option<Entry>> {
+        match word {
+            Some(word) => remembered::from_word(word, path),
+            None => Ok(if_there(self.view().try_stat(path, follow))?.map(Entry::untold)),
+        }
     }
 
     /// The revision in a remembered answer. Everything so far is waited for, so that the answer is as durable as the first was.

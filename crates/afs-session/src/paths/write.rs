@@ -8,7 +8,7 @@ use super::entry::Precondition;
 use super::error::at;
 use super::facts::Facts;
 use super::resolve::Place;
-use super::work::{FILE_MODE, PERMISSIONS, Task, Work};
+use super::work::{FILE_MODE, PERMISSIONS, Task, Work, kept};
 use super::{By, Files, Written};
 use crate::content::append;
 use crate::requests::Begin;
@@ -95,7 +95,7 @@ impl Files<'_> {
         let step = |work: &mut Work<'_, '_, '_, '_>| {
             put.run(work).and_then(|()| work.entry(path, true)).map_err(at(path))
         };
-        let (entry, stamp) = self.transact(&Task { by, attempt }, facts, step, |_| Vec::new())?;
+        let (entry, stamp) = self.transact(&Task { by, attempt }, facts, step, kept)?;
         Ok(Written { entry, revision: stamp.seq, stamp })
     }
 

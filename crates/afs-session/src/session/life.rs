@@ -142,7 +142,9 @@ impl Session {
             state.reap_after_ns = i64::MIN;
         }
         let all = Invalidation { all: true, seq, ..Invalidation::default() };
-        tell(state.watchers.as_deref(), 0, std::slice::from_ref(&all));
+        let told = tell(state.watchers.as_deref(), 0, std::slice::from_ref(&all));
+        drop(guard);
+        told.arrive();
         Ok((Stamp { seq, at }, job))
     }
 

@@ -2,13 +2,19 @@
 //!
 //! Guarantees: a watch goes on until its guard is dropped, whatever is tried with the session meanwhile: a deletion that is refused has
 //! cost nobody a change. Whether a watch counts as use, so that the session is not archived or deleted without force, is the watcher's own
-//! matter; the end of a session is told to all.
+//! matter; the end of a session is told to all. A change returns when everybody else has taken note of it ([`Told`]), so that whoever is told
+//! of it, by whatever way, and then looks through another mount sees it; but it waits no longer than [`limits::MAX_TELL_MS`], and never in a circle.
 
 use super::{Session, Who};
 use afs_core::op::Op;
 use afs_core::tree::Tree;
-use afs_types::Ino;
+use afs_types::{Ino, limits};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// What is left for one when others took all of the time: enough for it to be late.
+const LEAST_PATIENCE: Duration = Duration::from_millis(1);
 
 /// Boxed: nearly all of a million sessions have none.
 #[allow(clippy::box_collection, reason = "bytes of an idle session")]
@@ -20,6 +26,62 @@ pub(super) struct Watcher {
     /// It keeps the session from being archived, and from being deleted without force.
     pub(super) is_use: bool,
     sink: Arc<dyn Fn(&Invalidation) + Send + Sync>,
+    arrival: Arc<Arrival>,
+}
+
+/// Waits until what a sink was told has reached whoever it is for: true; false when that took longer than it was given, after which it need not be
+/// waited for again until it has. Given no time at all it only asks to be told, and says how it is now. Called without any lock.
+pub type Settle = Arc<dyn Fn(Duration) -> bool + Send + Sync>;
+
+/// How to wait for a watcher.
+struct Arrival {
+    settle: Settle,
+    /// Changes by this watcher that wait for others now.
+    waiting: AtomicU32,
+}
+
+/// Whom a change was told, to be waited for once no lock is held.
+///
+/// A mount may take note only when a change of its own has ended: the kernel holds the directory meanwhile. If that change waited for this one,
+/// both would wait for ever. So whoever waits says so first, and nobody waits for one that says so: of two that change something at the same time, one waits.
+#[must_use]
+#[derive(Default)]
+pub(super) struct Told {
+    by: Option<Arc<Arrival>>,
+    others: Vec<Arc<Arrival>>,
+}
+
+impl Told {
+    pub(super) fn arrive(self) {
+        if self.others.is_empty() {
+            return;
+        }
+        let _waiting = self.by.as_deref().map(Waiting::of);
+        let is_free = |other: &Arc<Arrival>| self.by.is_none() || other.waiting.load(Ordering::SeqCst) == 0;
+        // All are asked before one is waited for, and they share one time.
+        let waited_for =
+            self.others.into_iter().filter(is_free).filter(|other| !(other.settle)(Duration::ZERO));
+        let waited_for: Vec<_> = waited_for.collect();
+        let until = Instant::now() + Duration::from_millis(limits::MAX_TELL_MS);
+        for other in waited_for {
+            (other.settle)(until.saturating_duration_since(Instant::now()).max(LEAST_PATIENCE));
+        }
+    }
+}
+
+struct Waiting<'a>(&'a AtomicU32);
+
+impl<'a> Waiting<'a> {
+    fn of(who: &'a Arrival) -> Self {
+        who.waiting.fetch_add(1, Ordering::SeqCst);
+        Self(&who.waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// What a watcher must forget. `all` means everything.
@@ -53,9 +115,15 @@ impl Session {
     }
 
     /// Calls `sink` for every change by others until the guard is dropped, under the session's lock: it must not block and not
-    /// call back. Whoever asks for the state because of it waits for the lock, and so sees the change.
-    pub fn watch(self: &Arc<Self>, who: Who, sink: Arc<dyn Fn(&Invalidation) + Send + Sync>) -> WatchGuard {
-        self.add_watcher(who, true, sink)
+    /// call back. Whoever asks for the state because of it waits for the lock, and so sees the change. Those changes return when `settle` says that
+    /// what was told has arrived.
+    pub fn watch(
+        self: &Arc<Self>,
+        who: Who,
+        sink: Arc<dyn Fn(&Invalidation) + Send + Sync>,
+        settle: Settle,
+    ) -> WatchGuard {
+        self.add_watcher(who, true, sink, settle)
     }
 
     /// The same, by somebody who does not mind when the session is archived or deleted, and then lets go.
@@ -63,8 +131,9 @@ impl Session {
         self: &Arc<Self>,
         who: Who,
         sink: Arc<dyn Fn(&Invalidation) + Send + Sync>,
+        settle: Settle,
     ) -> WatchGuard {
-        self.add_watcher(who, false, sink)
+        self.add_watcher(who, false, sink, settle)
     }
 
     fn add_watcher(
@@ -72,8 +141,10 @@ impl Session {
         who: Who,
         is_use: bool,
         sink: Arc<dyn Fn(&Invalidation) + Send + Sync>,
+        settle: Settle,
     ) -> WatchGuard {
-        let watcher = Watcher { who, is_use, sink: sink.clone() };
+        let arrival = Arc::new(Arrival { settle, waiting: AtomicU32::new(0) });
+        let watcher = Watcher { who, is_use, sink: sink.clone(), arrival };
         self.state.write().watchers.get_or_insert_default().push(watcher);
         WatchGuard { session: self.clone(), sink }
     }
@@ -97,10 +168,20 @@ impl Drop for WatchGuard {
     }
 }
 
-pub(super) fn tell(watchers: Option<&Vec<Watcher>>, who: Who, news: &[Invalidation]) {
-    for watcher in watchers.into_iter().flatten().filter(|w| w.who != who || who == 0) {
-        news.iter().for_each(|event| (watcher.sink)(event));
+pub(super) fn tell(watchers: Option<&Vec<Watcher>>, who: Who, news: &[Invalidation]) -> Told {
+    let mut told = Told::default();
+    if news.is_empty() {
+        return told;
     }
+    for watcher in watchers.into_iter().flatten() {
+        if watcher.who == who && who != 0 {
+            told.by = Some(watcher.arrival.clone());
+        } else {
+            news.iter().for_each(|event| (watcher.sink)(event));
+            told.others.push(watcher.arrival.clone());
+        }
+    }
+    told
 }
 
 /// What operations make stale, if anybody wants to know. `before` is the tree that they change.

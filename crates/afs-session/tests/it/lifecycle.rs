@@ -240,7 +240,7 @@ fn who_uses_a_session_is_told() {
         assert!(error.message().contains("files open in the server's own mount: 1"), "{error}");
         assert!(error.next_step().starts_with("close them"), "{}", error.next_step());
     }
-    let watches = [7, 8].map(|who| a.watch(who, std::sync::Arc::new(|_| ())));
+    let watches = [7, 8].map(|who| a.watch(who, std::sync::Arc::new(|_| ()), std::sync::Arc::new(|_| true)));
     for error in [archived(), deleted()] {
         assert!(error.message().contains("attached mounts: 2"), "{error}");
         assert!(error.next_step().contains("aether unmount DIR"), "{}", error.next_step());

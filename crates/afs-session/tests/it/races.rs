@@ -121,7 +121,7 @@ fn a_deleted_session_stays_deleted_whoever_holds_it() {
     held.unlink(ROOT_INO, b"f", 0, 0).unwrap();
     let told = Arc::new(Mutex::new(Vec::new()));
     let sink = told.clone();
-    let watch = held.watch(7, Arc::new(move |event| sink.lock().push(event.clone())));
+    let watch = held.watch(7, Arc::new(move |event| sink.lock().push(event.clone())), Arc::new(|_| true));
     assert_eq!(reason(rig.engine.delete_session(held.id(), false, None)), Reason::InUse);
     rig.engine.delete_session(held.id(), true, None).unwrap();
     assert!(told.lock().last().unwrap().all, "watchers forget what they have");
@@ -156,7 +156,11 @@ fn who_watches_aside_hears_of_every_change_until_the_end() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let watch = |session: &Arc<Session>| {
         let sink = told.clone();
-        session.watch_aside(7, Arc::new(move |event| sink.lock().push((event.all, event.gone))))
+        session.watch_aside(
+            7,
+            Arc::new(move |event| sink.lock().push((event.all, event.gone))),
+            Arc::new(|_| true),
+        )
     };
     let held = rig.empty("sess_a");
     let first = watch(&held);
@@ -191,6 +195,7 @@ fn who_watches_aside_hears_of_every_change_until_the_end() {
             let free = engine.resident(&Rig::id("sess_a")).is_none();
             made.lock().get_or_insert((free, sink.lock().len()));
         }),
+        Arc::new(|_| true),
     );
     rig.engine.delete_session(&id, false, None).unwrap();
     assert_eq!((*told.lock()).as_slice(), [(true, true)]);

@@ -330,6 +330,105 @@ fn sessions_of_a_deleted_source_go_on_and_commit() {
     assert_eq!(rig.engine.refresh_source(&id, None).unwrap_err().reason, Reason::SourceNotFound);
 }
 
+/// The versions that a source shows, which must have its newest among them.
+fn versions(rig: &Rig, id: &SourceId) -> Vec<VersionId> {
+    settle(rig);
+    let all: Vec<_> =
+        rig.engine.list_versions(id, 0, None).unwrap().items.into_iter().map(|(id, _)| id).collect();
+    let head = rig.engine.get_source(id).unwrap().record.head.unwrap();
+    assert!(all.contains(&head), "{all:?} {head}");
+    all
+}
+
+fn promote(rig: &Rig, commit: &CommitInfo, branch: &str) -> Result<()> {
+    let want = PromoteRequest { commit: commit.id.clone(), branch: branch.into(), expect: None };
+    rig.engine.promote(&want).map(drop)
+}
+
+/// Back to before everything that the rig has done so far.
+fn set_clock_back(rig: &Rig) {
+    rig.clock.stop_at(1_600_000_000_000_000_000);
+}
+
+#[test]
+fn a_source_that_has_an_id_again_has_nothing_of_the_one_before() {
+    for is_clock_back in [false, true] {
+        let rig = Rig::new();
+        let repo = Repo::new(&rig, "repo");
+        let id = rig.engine.create_source(want(Some("src_x"), repo.at("main"))).unwrap().id;
+        let old = versions(&rig, &id).remove(0);
+        session(&rig, "sess_a", &id, None).unwrap();
+        let before = work(&rig, "sess_a", "before");
+        rig.engine.delete_source(&id, true).unwrap();
+        if is_clock_back {
+            set_clock_back(&rig);
+        }
+        rig.engine.create_source(want(Some("src_x"), ImportSpec::Empty)).unwrap();
+        let new = versions(&rig, &id);
+        assert!(new.len() == 1 && new[0] != old, "{is_clock_back}: {new:?} {old}");
+        // Whether the source is named or only its version.
+        let refused = session(&rig, "sess_b", &id, Some(old.clone())).unwrap_err();
+        assert_eq!(refused.reason, Reason::VersionNotFound, "{refused}");
+        let by_version = CreateSession { version: Some(old), ..CreateSession::default() };
+        let refused = rig.engine.create_session(by_version).map(drop).unwrap_err();
+        assert_eq!(refused.reason, Reason::VersionNotFound, "{refused}");
+        session(&rig, "sess_c", &id, Some(new[0].clone())).unwrap();
+        assert_eq!(rig.engine.get_session(&Rig::id("sess_c")).unwrap().record.version, new[0]);
+        // What stands on the one before goes on, and is not taken for a user of this one.
+        let after = work(&rig, "sess_a", "after");
+        for commit in [&before, &after] {
+            assert_eq!(promote(&rig, commit, "b").unwrap_err().reason, Reason::SourceNotFound);
+        }
+        assert_eq!(rig.engine.delete_source(&id, false).unwrap_err().reason, Reason::InUse);
+        rig.engine.delete_session(&Rig::id("sess_c"), false, None).unwrap();
+        rig.engine.delete_source(&id, false).unwrap();
+        work(&rig, "sess_a", "and on");
+    }
+}
+
+#[test]
+fn the_same_repository_under_the_same_id_is_imported_anew() {
+    for is_clock_back in [false, true] {
+        let mut rig = Rig::new();
+        let repo = Repo::new(&rig, "repo");
+        let mut seen = Vec::new();
+        for name in ["sess_a", "sess_b", "sess_c"] {
+            let id = rig.engine.create_source(want(Some("src_x"), repo.at("main"))).unwrap().id;
+            assert_eq!(upstream(&rig, &id), repo.main);
+            let own = versions(&rig, &id);
+            assert!(own.len() == 1 && !seen.contains(&own[0]), "{is_clock_back}: {own:?} {seen:?}");
+            // What it has imported itself is known.
+            rig.engine.refresh_source(&id, None).unwrap();
+            assert_eq!(versions(&rig, &id), own, "{is_clock_back}");
+            session(&rig, name, &id, None).unwrap();
+            promote(&rig, &work(&rig, name, "first"), name).unwrap();
+            rig.engine.delete_source(&id, true).unwrap();
+            seen.extend(own);
+            if is_clock_back {
+                set_clock_back(&rig);
+            }
+        }
+        // All have the same name but their ids; each still knows its mirror.
+        rig = rig.restart();
+        for name in ["sess_a", "sess_b", "sess_c"] {
+            let commit = work(&rig, name, "second");
+            assert_eq!(promote(&rig, &commit, name).unwrap_err().reason, Reason::SourceNotFound);
+        }
+    }
+}
+
+#[test]
+fn what_is_no_address_makes_no_source() {
+    let rig = Rig::new();
+    for bad in ["a\u{1}b", "ext::sh -c id", "ftp://h/x", "-x", "https://u:p w@h/x", &"x".repeat(4_097)] {
+        let spec = ImportSpec::Git { url: bad.into(), reference: None };
+        let error = rig.engine.create_source(want(Some("src_x"), spec)).unwrap_err();
+        assert_eq!(error.reason, Reason::InvalidArgument, "{bad:?}");
+        assert!(error.metadata().contains(&("field", "spec.git.url".to_owned())), "{error:?}");
+    }
+    assert!(rig.engine.list_sources(0, None).unwrap().items.is_empty());
+}
+
 type Beside<T> = Arc<Mutex<Option<JoinHandle<T>>>>;
 
 /// Enough for a call that waits for nobody.

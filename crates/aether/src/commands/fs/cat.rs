@@ -1,9 +1,10 @@
 //! `aether fs cat`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
 
+use crate::cli::Ended;
+use crate::commands::several::Several;
 use crate::context::Context;
 use crate::values::{Target, target};
 use afs_client::api;
-use afs_types::Result;
 use clap::Args;
 
 /// Print the bytes of files
@@ -24,8 +25,9 @@ pub(crate) struct Cat {
 }
 
 impl Cat {
-    pub(crate) async fn run(self, cx: &Context) -> Result<()> {
+    pub(crate) async fn run(self, cx: &Context) -> Result<(), Ended> {
         let client = cx.client()?;
+        let mut several = Several::new(cx, "target");
         for file in &self.files {
             let request = api::ReadFileRequest {
                 session_id: file.session_text(),
@@ -36,8 +38,10 @@ impl Cat {
                 checkpoint_id: self.at.clone(),
             };
             // The bytes are the data here; with --json too, since JSON cannot hold them.
-            client.download(request, &mut tokio::io::stdout(), &mut |_| ()).await?;
+            if let Err(error) = client.download(request, &mut cx.out.stream(), &mut |_| ()).await {
+                several.failed(file.to_string(), error);
+            }
         }
-        Ok(())
+        several.end_silently()
     }
 }

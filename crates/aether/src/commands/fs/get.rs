@@ -1,6 +1,7 @@
 //! `aether fs get`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
 
 use super::put::local;
+use super::sparse::Sparse;
 use crate::context::Context;
 use crate::output::shown;
 use crate::values::{Target, target};
@@ -36,7 +37,7 @@ impl Get {
     pub(crate) async fn run(self, cx: &Context) -> Result<()> {
         let client = cx.client()?;
         if self.destination == Path::new("-") {
-            client.download(self.read(&self.source.path), &mut tokio::io::stdout(), &mut |_| ()).await?;
+            client.download(self.read(&self.source.path), &mut cx.out.stream(), &mut |_| ()).await?;
             return Ok(());
         }
         let path = self.source.path_text();
@@ -78,6 +79,7 @@ impl Get {
         };
         let mut entries = client.get_manifest(request).await?;
         fs::create_dir_all(&self.destination).map_err(|e| local(&self.destination, e))?;
+        // Below the directory, without it: as `fs put -r` counts.
         let mut count = 0u64;
         // Directories get their mode last: a read-only one could not be filled.
         let mut modes = Vec::new();
@@ -134,8 +136,10 @@ impl Get {
             .create(true)
             .truncate(true)
             .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
-        let mut out = options.open(&part).await.map_err(|e| local(&part, e))?;
+        let out = options.open(&part).await.map_err(|e| local(&part, e))?;
+        let mut out = Sparse::new(out.into_std().await).map_err(|e| local(&part, e))?;
         let done = client.download(self.read(path), &mut out, &mut |_| ()).await;
+        let done = done.and_then(|entry| out.finish().map(|()| entry).map_err(|e| local(&part, e)));
         let entry = match done {
             Ok(entry) => entry,
             Err(error) => {

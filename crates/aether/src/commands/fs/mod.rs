@@ -15,15 +15,16 @@ mod mv;
 mod patch;
 mod put;
 mod rm;
+mod sparse;
 mod stat;
 mod tree;
 mod write;
 
+use crate::cli::Ended;
 use crate::context::Context;
 use crate::output::{shown, table};
 use crate::text;
 use afs_client::api;
-use afs_types::Result;
 use clap::Subcommand;
 
 /// Files of a session, written SESSION:/path
@@ -50,27 +51,28 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    pub(crate) async fn run(self, cx: &Context) -> Result<()> {
+    pub(crate) async fn run(self, cx: &Context) -> Result<(), Ended> {
         match self {
-            Self::Ls(c) => c.run(cx).await,
-            Self::Tree(c) => c.run(cx).await,
-            Self::Cat(c) => c.run(cx).await,
-            Self::Stat(c) => c.run(cx).await,
-            Self::Put(c) => c.run(cx).await,
-            Self::Get(c) => c.run(cx).await,
-            Self::Write(c) => c.run(cx).await,
-            Self::Edit(c) => c.run(cx).await,
-            Self::Patch(c) => c.run(cx).await,
-            Self::Cp(c) => c.run(cx).await,
-            Self::Mv(c) => c.run(cx).await,
-            Self::Rm(c) => c.run(cx).await,
-            Self::Mkdir(c) => c.run(cx).await,
-            Self::Ln(c) => c.run(cx).await,
-            Self::Chmod(c) => c.run(cx).await,
-            Self::Glob(c) => c.run(cx).await,
-            Self::Grep(c) => c.run(cx).await,
-            Self::Manifest(c) => c.run(cx).await,
+            Self::Ls(c) => c.run(cx).await?,
+            Self::Tree(c) => c.run(cx).await?,
+            Self::Cat(c) => return c.run(cx).await,
+            Self::Stat(c) => c.run(cx).await?,
+            Self::Put(c) => c.run(cx).await?,
+            Self::Get(c) => c.run(cx).await?,
+            Self::Write(c) => c.run(cx).await?,
+            Self::Edit(c) => c.run(cx).await?,
+            Self::Patch(c) => c.run(cx).await?,
+            Self::Cp(c) => c.run(cx).await?,
+            Self::Mv(c) => c.run(cx).await?,
+            Self::Rm(c) => return c.run(cx).await,
+            Self::Mkdir(c) => c.run(cx).await?,
+            Self::Ln(c) => c.run(cx).await?,
+            Self::Chmod(c) => c.run(cx).await?,
+            Self::Glob(c) => c.run(cx).await?,
+            Self::Grep(c) => c.run(cx).await?,
+            Self::Manifest(c) => c.run(cx).await?,
         }
+        Ok(())
     }
 }
 

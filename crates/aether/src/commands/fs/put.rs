@@ -55,19 +55,18 @@ impl Put {
 }
 
 async fn directory(cx: &Context, client: &Client, from: &Path, to: &Target, parents: bool) -> Result<()> {
-    let mut waiting = vec![(from.to_owned(), to.clone())];
+    // Below the directory, without it: as `fs get -r` counts.
     let mut counted = 0u64;
-    while let Some((from, to)) = waiting.pop() {
-        let is_top = counted == 0;
-        make_dir(client, &to, parents && is_top).await?;
-        counted += 1;
+    let mut waiting = vec![(from.to_owned(), to.clone(), parents)];
+    while let Some((from, to, parents)) = waiting.pop() {
+        make_dir(client, &to, parents).await?;
         for entry in fs::read_dir(&from).map_err(|e| local(&from, e))? {
             let entry = entry.map_err(|e| local(&from, e))?;
             let path = entry.path();
             let destination = to.join(Name::new(entry.file_name().as_bytes())?);
             let kind = entry.file_type().map_err(|e| local(&path, e))?;
             if kind.is_dir() {
-                waiting.push((path, destination));
+                waiting.push((path, destination, false));
             } else if kind.is_symlink() {
                 link(client, &path, &destination).await?;
             } else if kind.is_file() {

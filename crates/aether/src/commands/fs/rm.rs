@@ -1,9 +1,11 @@
 //! `aether fs rm`: arguments in, calls to the server, answers out. It decides nothing that the server does not.
 
+use crate::cli::Ended;
+use crate::commands::several::Several;
 use crate::context::Context;
 use crate::values::{Target, target};
 use afs_client::api;
-use afs_types::{Reason, Result};
+use afs_types::Reason;
 use clap::Args;
 
 /// Remove files, or directories with -r
@@ -24,9 +26,9 @@ pub(crate) struct Rm {
 }
 
 impl Rm {
-    pub(crate) async fn run(self, cx: &Context) -> Result<()> {
+    pub(crate) async fn run(self, cx: &Context) -> Result<(), Ended> {
         let client = cx.client()?;
-        let mut removed = Vec::new();
+        let mut several = Several::new(cx, "target");
         for path in &self.paths {
             let request = api::RemovePathRequest {
                 session_id: path.session_text(),
@@ -36,12 +38,11 @@ impl Rm {
                 ..api::RemovePathRequest::default()
             };
             match client.remove_path(request).await {
-                Ok(_) => removed.push(path.to_string()),
+                Ok(_) => several.done(path.to_string()),
                 Err(error) if self.force && error.reason == Reason::NotFound => {}
-                Err(error) => return Err(error),
+                Err(error) => several.failed(path.to_string(), error),
             }
         }
-        cx.out.result(&serde_json::json!({ "removed": removed }), |_| String::new());
-        Ok(())
+        several.end("removed")
     }
 }

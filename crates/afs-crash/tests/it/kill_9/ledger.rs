@@ -150,12 +150,13 @@ impl Ledger {
         if let Some((kept, _)) = earlier.iter().find(|(_, area)| area.shown() == *shown) {
             return Err(format!("it has {kept} steps, and {least} were acknowledged"));
         }
-        let nearest = candidates.first().map_or_else(Shown::default, |(_, area)| area.shown());
+        let differences = candidates.iter().map(|(kept, area)| (*kept, shown.differences(&area.shown())));
+        let (kept, differences) =
+            differences.min_by_key(|(_, told)| told.lines().count()).unwrap_or_default();
         Err(format!(
-            "it is no state of its history: {least} to {most} steps, {ending:?}, under way {:?}, the last steps {:?}{}",
+            "it is no state of its history: {least} to {most} steps, {ending:?}, under way {:?}, all steps {:?}; nearest is that after {kept}{differences}",
             self.in_flight(),
-            self.begun[least..most].iter().map(|begun| &begun.step).collect::<Vec<_>>(),
-            shown.differences(&nearest)
+            self.begun[..most].iter().map(|begun| &begun.step).collect::<Vec<_>>(),
         ))
     }
 

@@ -13,12 +13,16 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use tokio::runtime::Handle;
 
+const ETIMEDOUT: i32 = 110;
+
 /// Why a step was not answered with success.
 #[derive(Debug)]
 #[expect(dead_code, reason = "shown when a finding is printed")]
 pub(super) enum Trouble {
     /// The server went away: nobody knows whether the step happened.
     Gone(String),
+    /// A mount says that nobody knows whether the step happened.
+    Unknown(String),
     /// The server said no.
     Refused(Reason, String),
 }
@@ -59,7 +63,10 @@ impl Surface {
             Self::Http { http, session, area, is_durable } => {
                 WebCall { http, session, area, key, is_durable: *is_durable }.perform(step)
             }
-            Self::Mount { dir } => syscalls(dir, step).map_err(|e| Trouble::Gone(e.to_string())),
+            Self::Mount { dir } => syscalls(dir, step).map_err(|e| match e.raw_os_error() {
+                Some(ETIMEDOUT) => Trouble::Unknown(e.to_string()),
+                _ => Trouble::Gone(e.to_string()),
+            }),
         }
     }
 

@@ -138,6 +138,10 @@ impl Worker {
         }
         let is_mount = matches!(self.surface, Surface::Mount { .. });
         if load.is_killed() {
+            // The next server is there within the mount's patience, and can say it.
+            if let (true, Err(Trouble::Unknown(why))) = (self.survives, &outcome) {
+                load.found(format!("{}: {step:?} was under way, and failed: {why}", self.name()));
+            }
             // The answer may have come just before the kill: then a mount's means nothing yet.
             self.ending = if outcome.is_ok() && !is_mount { Ending::Done } else { Ending::Unknown };
             return false;

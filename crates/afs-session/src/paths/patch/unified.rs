@@ -135,10 +135,23 @@ impl Dropped {
 fn parse_path(path: &[u8], dropped: Dropped) -> Result<SessionPath> {
     let rest = match dropped {
         Dropped::Prefix(prefix) => path.strip_prefix(prefix).unwrap_or(path),
-        Dropped::Components(n) => (0..n)
-            .fold(path, |path, _| path.iter().position(|b| *b == b'/').map_or(path, |at| &path[at + 1..])),
+        Dropped::Components(n) => strip_components(path, n)?,
     };
     super::patch_path(rest)
+}
+
+/// As in `git apply -p` and `patch -p`, a path that has no more than that is no file's: what is left of it would be another file's.
+fn strip_components(path: &[u8], n: u32) -> Result<&[u8]> {
+    let mut rest = path;
+    for _ in 0..n {
+        let slash = rest.iter().position(|b| *b == b'/').ok_or_else(|| {
+            let path = Name::lossy(path);
+            malformed(format!("{path} has not more than {n} components, which strip would drop"))
+                .next("give strip the number of leading components that are not part of the session's paths")
+        })?;
+        rest = &rest[slash + 1..];
+    }
+    Ok(rest)
 }
 
 #[cfg(test)]

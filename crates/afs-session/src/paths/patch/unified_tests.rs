@@ -26,6 +26,18 @@ fn prefixes() {
 }
 
 #[test]
+fn no_more_is_dropped_than_a_path_has() {
+    for strip in [3, 7, u32::MAX] {
+        let error = parse(MODIFY.as_bytes(), Some(strip)).unwrap_err();
+        assert_eq!(error.reason, Reason::InvalidPatch, "{strip}");
+        assert!(
+            error.message().contains("src/x.rs") && error.message().contains(&strip.to_string()),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn git_headers() {
     let patch = "From 0123 Mon Sep 17 00:00:00 2001\nSubject: x\n\n---\n 1 file changed\n\n\
         diff --git a/new.sh b/new.sh\nnew file mode 100755\nindex 0000000..1234567\n--- /dev/null\n+++ b/new.sh\n@@ -0,0 +1 @@\n+hi\n\

@@ -39,6 +39,31 @@ fn reading_a_base() {
 }
 
 #[test]
+fn a_file_that_no_answer_holds_is_too_large_and_one_that_another_would_hold_is_not() {
+    let rig = Rig::new();
+    let f = based(&rig, "sess_a");
+    let all = limits::MAX_MESSAGE_SIZE_BYTES / 2;
+    let text = "x".repeat(all + 1);
+    write(&f, "/large", &text);
+    write(&f, "/fits", &text[..all]);
+    write(&f, "/small", "x");
+    let read = |paths: &[&str]| {
+        let paths: Vec<_> = paths.iter().map(|path| p(path)).collect();
+        f.view().batch_read(&paths, u64::MAX).unwrap()
+    };
+    let none: &[&str] = &[];
+    for before in [none, &["/small"], &["/fits"]] {
+        let Some(Err(error)) = read(&[before, &["/large"]].concat()).pop() else { panic!("{before:?}") };
+        assert_eq!(error.reason, Reason::FileTooLarge, "{before:?}: {error}");
+        assert_eq!(error.next_step(), "read it in ranges");
+        assert!(error.metadata().contains(&("limit", all.to_string())), "{error:?}");
+    }
+    assert_eq!(read(&["/large", "/fits"])[1].as_ref().unwrap().content.len(), all);
+    let second = read(&["/small", "/fits"]).pop().unwrap();
+    assert_eq!(second.unwrap_err().reason, Reason::MessageTooLarge, "asked for alone it is answered");
+}
+
+#[test]
 fn lists_and_pages_are_stable() {
     let rig = Rig::new();
     let f = based(&rig, "sess_a");

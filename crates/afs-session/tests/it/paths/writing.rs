@@ -167,9 +167,10 @@ fn retries_have_one_effect_and_the_same_answer() {
     let rig = rig.crash(1);
     let f = files(&rig, "sess_a");
     assert_eq!(send(&f, "a").unwrap().revision, first.revision);
-    assert_eq!(send(&f, "a").unwrap().entry, None, "the file is gone since");
+    assert_eq!(send(&f, "a").unwrap().entry, first.entry, "as it was then: the file is gone since");
     let again = f.edit_file(&p("/log"), &edit, &by("r2")).unwrap();
     assert_eq!((again.revision, again.replacements, &again.diff), (edited.revision, 1, &edited.diff));
+    assert_eq!(again.entry, edited.entry);
     let again = f.apply_patch(&patch, &by("r3")).unwrap();
     assert_eq!((again.revision, again.files), (patched.revision, patched.files));
     assert_eq!(f.submit_changes(&set, &by("r4")).unwrap().revision, changed.revision);
