@@ -47,6 +47,8 @@ const WAITING_BEATS: usize = 16;
 /// How long a thread waits at once for the kernel to take note, and the pause before the next try.
 const NOTE_PATIENCE: Duration = Duration::from_secs(1);
 const NOTE_PAUSE: Duration = Duration::from_millis(20);
+/// How long a connection that is there again waits until the kernel has forgotten what it knew: names go first, in one call and without a lock.
+const FORGET_PATIENCE: Duration = Duration::from_millis(200);
 const DEFAULT_LEASE: Duration = Duration::from_secs(60);
 
 /// How to attach.
@@ -468,9 +470,19 @@ impl Mount {
             self.reconnects.fetch_add(1, Ordering::Relaxed);
             // First, so that no answer given from now on is cached before what was missed is taken back.
             self.tell(Change::Everything);
+            self.kernel_forgets().await;
             tracing::info!(mount = link.mount_id, "connected again");
             self.state.send_replace(State::Up(link.clone()));
         }
+    }
+
+    /// Waits a moment until the kernel has dropped what it knew. A system call that waited for the server with a look-up would go on with names from before
+    /// the crash, and change what they led to then.
+    async fn kernel_forgets(&self) {
+        let Some((_, settle)) = self.events.get() else { return };
+        let settle = settle.clone();
+        // What waits for this connection may hold a lock that the kernel needs for it: no longer than that.
+        let _ = tokio::task::spawn_blocking(move || settle(FORGET_PATIENCE)).await;
     }
 
     /// Handles what comes until the stream ends; returns why it did.

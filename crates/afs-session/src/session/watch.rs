@@ -2,15 +2,14 @@
 //!
 //! Guarantees: a watch goes on until its guard is dropped, whatever is tried with the session meanwhile: a deletion that is refused has
 //! cost nobody a change. Whether a watch counts as use, so that the session is not archived or deleted without force, is the watcher's own
-//! matter; the end of a session is told to all. A change returns when everybody else has taken note of it ([`Told`]), so that whoever is told
-//! of it, by whatever way, and then looks through another mount sees it; but it waits no longer than [`limits::MAX_TELL_MS`], and never in a circle.
+//! matter; the end of a session is told to all. A change of the API returns when everybody else has taken note of it ([`Told`]), so that whoever is
+//! told of it, by whatever way, and then looks through a mount sees it; but it waits no longer than [`limits::MAX_TELL_MS`].
 
 use super::{Session, Who};
 use afs_core::op::Op;
 use afs_core::tree::Tree;
 use afs_types::{Ino, limits};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// What is left for one when others took all of the time: enough for it to be late.
@@ -26,61 +25,33 @@ pub(super) struct Watcher {
     /// It keeps the session from being archived, and from being deleted without force.
     pub(super) is_use: bool,
     sink: Arc<dyn Fn(&Invalidation) + Send + Sync>,
-    arrival: Arc<Arrival>,
+    settle: Settle,
 }
 
 /// Waits until what a sink was told has reached whoever it is for: true; false when that took longer than it was given, after which it need not be
 /// waited for again until it has. Given no time at all it only asks to be told, and says how it is now. Called without any lock.
 pub type Settle = Arc<dyn Fn(Duration) -> bool + Send + Sync>;
 
-/// How to wait for a watcher.
-struct Arrival {
-    settle: Settle,
-    /// Changes by this watcher that wait for others now.
-    waiting: AtomicU32,
-}
-
 /// Whom a change was told, to be waited for once no lock is held.
 ///
-/// A mount may take note only when a change of its own has ended: the kernel holds the directory meanwhile. If that change waited for this one,
-/// both would wait for ever. So whoever waits says so first, and nobody waits for one that says so: of two that change something at the same time, one waits.
+/// Only changes of the API wait. One of a mount holds its directory, or its pages, in its own kernel until it is answered: a server that is killed meanwhile
+/// leaves its notifier waiting for those pages in the kernel, its device open for that, and so the caller without an answer for ever (two of four runs
+/// of the kills, while such changes waited). The shorter a change of a mount takes the rarer that is.
 #[must_use]
 #[derive(Default)]
-pub(super) struct Told {
-    by: Option<Arc<Arrival>>,
-    others: Vec<Arc<Arrival>>,
-}
+pub(super) struct Told(Vec<Settle>);
 
 impl Told {
     pub(super) fn arrive(self) {
-        if self.others.is_empty() {
+        // All are asked before one is waited for, and they share one time.
+        let waited_for: Vec<_> = self.0.into_iter().filter(|settle| !settle(Duration::ZERO)).collect();
+        if waited_for.is_empty() {
             return;
         }
-        let _waiting = self.by.as_deref().map(Waiting::of);
-        let is_free = |other: &Arc<Arrival>| self.by.is_none() || other.waiting.load(Ordering::SeqCst) == 0;
-        // All are asked before one is waited for, and they share one time.
-        let waited_for =
-            self.others.into_iter().filter(is_free).filter(|other| !(other.settle)(Duration::ZERO));
-        let waited_for: Vec<_> = waited_for.collect();
         let until = Instant::now() + Duration::from_millis(limits::MAX_TELL_MS);
-        for other in waited_for {
-            (other.settle)(until.saturating_duration_since(Instant::now()).max(LEAST_PATIENCE));
+        for settle in waited_for {
+            settle(until.saturating_duration_since(Instant::now()).max(LEAST_PATIENCE));
         }
-    }
-}
-
-struct Waiting<'a>(&'a AtomicU32);
-
-impl<'a> Waiting<'a> {
-    fn of(who: &'a Arrival) -> Self {
-        who.waiting.fetch_add(1, Ordering::SeqCst);
-        Self(&who.waiting)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -143,8 +114,7 @@ impl Session {
         sink: Arc<dyn Fn(&Invalidation) + Send + Sync>,
         settle: Settle,
     ) -> WatchGuard {
-        let arrival = Arc::new(Arrival { settle, waiting: AtomicU32::new(0) });
-        let watcher = Watcher { who, is_use, sink: sink.clone(), arrival };
+        let watcher = Watcher { who, is_use, sink: sink.clone(), settle };
         self.state.write().watchers.get_or_insert_default().push(watcher);
         WatchGuard { session: self.clone(), sink }
     }
@@ -173,12 +143,10 @@ pub(super) fn tell(watchers: Option<&Vec<Watcher>>, who: Who, news: &[Invalidati
     if news.is_empty() {
         return told;
     }
-    for watcher in watchers.into_iter().flatten() {
-        if watcher.who == who && who != 0 {
-            told.by = Some(watcher.arrival.clone());
-        } else {
-            news.iter().for_each(|event| (watcher.sink)(event));
-            told.others.push(watcher.arrival.clone());
+    for watcher in watchers.into_iter().flatten().filter(|w| w.who != who || who == 0) {
+        news.iter().for_each(|event| (watcher.sink)(event));
+        if who == 0 {
+            told.0.push(watcher.settle.clone());
         }
     }
     told
