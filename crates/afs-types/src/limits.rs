@@ -84,7 +84,7 @@ pub const MAX_TEXT_FILE_BYTES: u64 = 64 << 20;
 pub const MAX_PATCH_BYTES: usize = 8 << 20;
 /// Most lines of a patch: each takes memory beside its bytes.
 pub const MAX_PATCH_LINES: usize = 400_000;
-/// How long a change waits for the caches of other mounts to hear of it, in milliseconds. One that takes longer is not waited for again until it has caught up.
+/// How long a change of the API waits for the caches of mounts to hear of it, in milliseconds. One that takes longer is not waited for again until it has caught up.
 pub const MAX_TELL_MS: u64 = 100;
 /// Bytes of packed references that one commit reads in all, to find what is checked out in the repositories of a session.
 pub const MAX_PACKED_REFS_BYTES: u64 = 256 << 20;
